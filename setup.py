@@ -1,0 +1,72 @@
+"""The compiled build: mypyc turns the engine, from the same typed Python, into one group of extension modules.
+
+Everything else about the distribution is in pyproject.toml. ``UTCP_MYPYC=1`` forces compilation (no compiler,
+or a type error, fails the build), ``UTCP_MYPYC=0`` forbids it; otherwise what can be compiled is, and what
+cannot stays Python.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+# Compiled as a whole: the layers that do no I/O
+COMPILED_PACKAGES = ("utcp/wire", "utcp/core")
+# Modules of those packages that stay Python
+INTERPRETED: frozenset[str] = frozenset()
+# Modules outside of them that are hot
+HOT: tuple[str, ...] = ()
+
+MODE = os.environ.get("UTCP_MYPYC", "auto")
+# The in-tree backend sets this: setup.py is also run to ask for build requirements, before mypy is there.
+BUILDING = "_UTCP_BUILDING" in os.environ
+
+
+def compiled_modules() -> list[str]:
+    """The files that make up the compiled group. Packages' ``__init__`` files hold no code worth it."""
+    found = [path.as_posix() for package in COMPILED_PACKAGES for path in sorted(Path(package).glob("*.py"))]
+    return [path for path in found if not path.endswith("__init__.py") and path not in INTERPRETED] + list(HOT)
+
+
+def extensions() -> list[Extension]:
+    if MODE == "0":
+        return []
+    try:
+        from mypyc.build import mypycify  # here only if the backend asked for it
+    except ImportError as error:
+        return _without_compiler(error)
+    try:
+        # CI holds the code to the strict settings in pyproject.toml; a build by an older or newer mypy need not.
+        return mypycify(["--config-file=", *compiled_modules()], opt_level="3")
+    except SystemExit as error:  # mypyc reports type errors on stderr and exits
+        return _without_compiler(error)
+
+
+def _without_compiler(error: BaseException) -> list[Extension]:
+    if MODE == "1" and BUILDING:
+        raise RuntimeError(f"UTCP_MYPYC=1, and mypyc cannot compile: {error!r}") from error
+    if BUILDING:
+        print(f"utcp: building without the compiled engine ({error!r})", file=sys.stderr)
+    return []
+
+
+class BuildAllOrNothing(build_ext):
+    """A group of modules shares one library: if a single one fails to compile, none may be installed."""
+
+    def run(self) -> None:
+        try:
+            super().run()
+        except Exception as error:  # distutils raises many kinds: CompileError, LinkError, PlatformError, ...
+            if MODE == "1":
+                raise
+            print(f"utcp: building without the compiled engine ({error!r})", file=sys.stderr)
+            for extension in self.extensions:
+                Path(self.get_ext_fullpath(extension.name)).unlink(missing_ok=True)
+            self.extensions = []
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildAllOrNothing})
