@@ -1,0 +1,254 @@
+"""Every policy number of the engine: ``Config`` for users, ``Policy`` for the engine's hot paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from functools import lru_cache
+from typing import Any, Final, final
+
+from mypy_extensions import i64, mypyc_attr
+
+# What ``Connection.set_option`` may change on a living connection.
+CONNECTION_OPTIONS: Final = frozenset(
+    {
+        "max_segment_size",
+        "nodelay",
+        "linger",
+        "fin_timeout",
+        "orphan_timeout",
+        "close_timeout",
+        "msl",
+        "r2",
+        "delayed_ack",
+        "receive_buffer",
+        "rto_min",
+        "rto_max",
+    }
+)
+
+_DAY: Final = 86_400.0
+
+
+def _seconds(default: float | None, lo: float, hi: float) -> Any:
+    return field(default=default, metadata={"kind": float, "lo": lo, "hi": hi, "unit": "seconds"})
+
+
+def _count(default: int | None, lo: int, hi: int, unit: str) -> Any:
+    return field(default=default, metadata={"kind": int, "lo": lo, "hi": hi, "unit": unit})
+
+
+def _switch(default: bool) -> Any:
+    return field(default=default, metadata={"kind": bool})
+
+
+# Not native when compiled: native attributes would raise a TypeError that does not name the field.
+@mypyc_attr(native_class=False)
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What may be tuned, with default, unit and source. ``dataclasses.replace`` makes a changed copy.
+
+    A number out of its bounds is a ValueError, a value of another type a TypeError; both name the field.
+
+    Retransmission and acknowledgment
+        rto_initial: 1.0 s, RTO before the first RTT sample (RFC 6298 2.1).
+        rto_min: 0.2 s, lower bound of the RTO (Linux; RFC 6298 2.4 says 1 s).
+        rto_max: 60.0 s, upper bound of the RTO, not below rto_min (RFC 6298 2.5: at least 60 s; less is for
+            experiments).
+        delayed_ack: 0.04 s, how long an ACK may wait for company (Linux; RFC 9293 MUST-40: less than 0.5 s);
+            0 acknowledges at once.
+        r1: 3 retransmissions of one segment before the path is doubted (RFC 9293 3.8.3, SHLD-10).
+        r2: 120.0 s of retransmitting one segment before the connection is given up (RFC 9293 3.8.3, SHLD-11: at
+            least 100 s).
+        syn_r2: 180.0 s, the same for a SYN (RFC 9293 MUST-23: at least 3 minutes).
+        persist_max: 60.0 s, upper bound of the interval between zero-window probes (RFC 9293 3.8.6.1).
+        initial_window: 10 segments (RFC 6928).
+
+    Opening and closing
+        connect_timeout: None, or seconds after which an active open is given up, whatever syn_r2 says.
+        msl: 30.0 s, maximum segment lifetime; TIME-WAIT lasts twice as long. 60 s is what Linux does; RFC 9293
+            3.4.2 says MSL 2 minutes. 0 leaves no TIME-WAIT.
+        fin_timeout: 60.0 s in FIN-WAIT-2 once nobody holds the connection (Linux tcp_fin_timeout).
+        orphan_timeout: 60.0 s without progress for which a connection nobody holds keeps retransmitting its data
+            and FIN.
+        close_timeout: 30.0 s without progress before ``close(flush=True)`` gives up.
+        linger: None, the close goes on in the background; 0, close sends RST; else RST after so many seconds if
+            not everything is acknowledged by then (SO_LINGER).
+        max_orphans: 65_536 connections nobody holds, per engine (Linux tcp_max_orphans).
+
+    Sending and receiving
+        nodelay: False, Nagle's algorithm is on (RFC 9293 3.7.4, TCP_NODELAY).
+        max_segment_size: None, from the path MTU; else bytes, a cap in both directions (RFC 9293 3.7.1,
+            TCP_MAXSEG).
+        receive_buffer: 1_048_576 bytes, the most that is held for the reader and so the largest window offered.
+        window_scaling: True, offer and accept the option (RFC 7323 2).
+        timestamps: True, offer and accept the option (RFC 7323 3).
+        sack: True, offer and accept SACK-permitted (RFC 2018 2).
+
+    Attacks and old segments
+        rfc5961_rst: True, a RST in the window but not at RCV.NXT is challenged (RFC 5961 3.2); False resets.
+        rfc5961_syn: True, a SYN on a synchronized connection is challenged (RFC 5961 4.2); False resets when it
+            is in the window (RFC 793).
+        challenge_ack_limit: 1000 challenge ACKs a second, per engine (RFC 5961 7); 0 sends none.
+        challenge_ack_interval: 0.5 s between challenge ACKs of one connection (Linux tcp_invalid_ratelimit); 0 is
+            no limit.
+        drop_syn_fin: False, the FIN of a SYN+FIN is ignored in LISTEN and SYN-SENT; True drops the segment.
+        rfc1337: True, a RST in TIME-WAIT is ignored (RFC 1337 3, fix F1); False ends TIME-WAIT (RFC 9293 3.10.7.4).
+        time_wait_reuse: True, a local connect may reuse a pair in TIME-WAIT once our timestamp clock has advanced
+            (Linux tcp_tw_reuse; RFC 9293 MAY-2 speaks of the remote side only).
+        max_time_wait: 1_048_576 TIME-WAIT records, per engine.
+    """
+
+    rto_initial: float = _seconds(1.0, 0.001, 60.0)
+    rto_min: float = _seconds(0.2, 0.001, 60.0)
+    rto_max: float = _seconds(60.0, 1.0, 3600.0)
+    delayed_ack: float = _seconds(0.04, 0.0, 0.499)
+    r1: int = _count(3, 1, 255, "retransmissions")
+    r2: float = _seconds(120.0, 0.001, _DAY)
+    syn_r2: float = _seconds(180.0, 0.001, _DAY)
+    persist_max: float = _seconds(60.0, 0.001, 3600.0)
+    initial_window: int = _count(10, 1, 1000, "segments")
+
+    connect_timeout: float | None = _seconds(None, 0.001, _DAY)
+    msl: float = _seconds(30.0, 0.0, _DAY)
+    fin_timeout: float = _seconds(60.0, 0.0, _DAY)
+    orphan_timeout: float = _seconds(60.0, 0.0, _DAY)
+    close_timeout: float = _seconds(30.0, 0.0, _DAY)
+    linger: float | None = _seconds(None, 0.0, _DAY)
+    max_orphans: int = _count(65_536, 0, 1 << 26, "connections")
+
+    nodelay: bool = _switch(False)
+    max_segment_size: int | None = _count(None, 64, 65_495, "bytes")
+    receive_buffer: int = _count(1_048_576, 1, 1 << 30, "bytes")
+    window_scaling: bool = _switch(True)
+    timestamps: bool = _switch(True)
+    sack: bool = _switch(True)
+
+    rfc5961_rst: bool = _switch(True)
+    rfc5961_syn: bool = _switch(True)
+    challenge_ack_limit: int = _count(1000, 0, 1_000_000, "per second")
+    challenge_ack_interval: float = _seconds(0.5, 0.0, 60.0)
+    drop_syn_fin: bool = _switch(False)
+    rfc1337: bool = _switch(True)
+    time_wait_reuse: bool = _switch(True)
+    max_time_wait: int = _count(1_048_576, 0, 1 << 26, "records")
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if value is not None or one.default is not None:
+                _check(one.name, value, **one.metadata)
+        _check("rto_max", self.rto_max, float, self.rto_min, 3600.0, "seconds; from rto_min")
+
+    @classmethod
+    def linux(cls, **overrides: Any) -> Config:
+        """As Linux does by default.
+
+        A RST ends TIME-WAIT (tcp_rfc1337 0), SYN+FIN is dropped, RTO and probe intervals up to 120 s, data is
+        retransmitted for 924.6 s (tcp_retries2 15), a SYN for 127 s (tcp_syn_retries 6), an orphan's data for
+        102.2 s (tcp_orphan_retries 8).
+        """
+        ours = {
+            "rfc1337": False,
+            "drop_syn_fin": True,
+            "rto_max": 120.0,
+            "persist_max": 120.0,
+            "r2": 924.6,
+            "syn_r2": 127.0,
+            "orphan_timeout": 102.2,
+        }
+        return cls(**{**ours, **overrides})
+
+    @classmethod
+    def rfc9293(cls, **overrides: Any) -> Config:
+        """To the letter of RFC 9293 and the standards it requires.
+
+        MSL 2 minutes (3.4.2), a RST ends TIME-WAIT (3.10.7.4), every unacceptable segment is answered (3.10.7.4,
+        first), no local reuse of a pair in TIME-WAIT, RTO not below 1 s (RFC 6298 2.4), an initial window of
+        3 segments (RFC 5681 3.1).
+        """
+        ours = {
+            "msl": 120.0,
+            "rfc1337": False,
+            "challenge_ack_interval": 0.0,
+            "time_wait_reuse": False,
+            "rto_min": 1.0,
+            "initial_window": 3,
+        }
+        return cls(**{**ours, **overrides})
+
+    @classmethod
+    def freebsd(cls, **overrides: Any) -> Config:
+        """As FreeBSD does by default.
+
+        No challenge-ACK limit per connection, no local reuse of a pair in TIME-WAIT, RTO from 30 ms
+        (net.inet.tcp.rexmit_min) to 64 s, an active open is given up after 75 s (net.inet.tcp.keepinit).
+        """
+        ours = {
+            "challenge_ack_interval": 0.0,
+            "time_wait_reuse": False,
+            "rto_min": 0.03,
+            "rto_max": 64.0,
+            "connect_timeout": 75.0,
+        }
+        return cls(**{**ours, **overrides})
+
+
+def _check(name: str, value: object, kind: type, lo: float = 0, hi: float = 0, unit: str = "") -> None:
+    if kind is bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"{name}: {value!r} is not a bool")
+        return
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        raise TypeError(f"{name}: {value!r} is not {'a float' if kind is float else 'an int'}")
+    if not lo <= value <= hi:  # false for nan as well
+        raise ValueError(f"{name}: {value!r} is not in [{lo}, {hi}] ({unit})")
+
+
+@final
+class Policy:
+    """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1."""
+
+    def __init__(self, config: Config) -> None:
+        self.rto_initial: i64 = _ns(config.rto_initial)
+        self.rto_min: i64 = _ns(config.rto_min)
+        self.rto_max: i64 = _ns(config.rto_max)
+        self.delayed_ack: i64 = _ns(config.delayed_ack)
+        self.r1: i64 = config.r1
+        self.r2: i64 = _ns(config.r2)
+        self.syn_r2: i64 = _ns(config.syn_r2)
+        self.persist_max: i64 = _ns(config.persist_max)
+        self.initial_window: i64 = config.initial_window
+
+        self.connect_timeout: i64 = _ns(config.connect_timeout)
+        self.msl: i64 = _ns(config.msl)
+        self.fin_timeout: i64 = _ns(config.fin_timeout)
+        self.orphan_timeout: i64 = _ns(config.orphan_timeout)
+        self.close_timeout: i64 = _ns(config.close_timeout)
+        self.linger: i64 = _ns(config.linger)
+        self.max_orphans: i64 = config.max_orphans
+
+        self.nodelay: bool = config.nodelay
+        self.max_segment_size: i64 = -1 if config.max_segment_size is None else config.max_segment_size
+        self.receive_buffer: i64 = config.receive_buffer
+        self.window_scaling: bool = config.window_scaling
+        self.timestamps: bool = config.timestamps
+        self.sack: bool = config.sack
+
+        self.rfc5961_rst: bool = config.rfc5961_rst
+        self.rfc5961_syn: bool = config.rfc5961_syn
+        self.challenge_ack_limit: i64 = config.challenge_ack_limit
+        self.challenge_ack_interval: i64 = _ns(config.challenge_ack_interval)
+        self.drop_syn_fin: bool = config.drop_syn_fin
+        self.rfc1337: bool = config.rfc1337
+        self.time_wait_reuse: bool = config.time_wait_reuse
+        self.max_time_wait: i64 = config.max_time_wait
+
+
+@lru_cache(maxsize=256)
+def policy_of(config: Config) -> Policy:
+    """The Policy of a Config; equal configs share one."""
+    return Policy(config)
+
+
+def _ns(seconds: float | None) -> i64:
+    return -1 if seconds is None else round(seconds * 1e9)
