@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -41,7 +42,9 @@ def extensions() -> list[Extension]:
         return _without_compiler(error)
     try:
         # CI holds the code to the strict settings in pyproject.toml; a build by an older or newer mypy need not.
-        return mypycify(["--config-file=", *compiled_modules()], opt_level="3")
+        return cast(
+            "list[Extension]", mypycify(["--config-file=", *compiled_modules()], opt_level="3", group_name="utcp")
+        )
     except SystemExit as error:  # mypyc reports type errors on stderr and exits
         return _without_compiler(error)
 

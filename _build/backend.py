@@ -60,7 +60,9 @@ def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata
     return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
 
 
-def build_editable(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
+def build_editable(
+    wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
+) -> str:
     os.environ["_UTCP_BUILDING"] = "1"
     os.environ.setdefault("UTCP_MYPYC", "0")
     return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
