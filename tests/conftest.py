@@ -1,0 +1,21 @@
+"""What every test shares: which build is under test, and how hypothesis explores."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import hypothesis
+
+import utcp.wire.segment
+
+# CI explores the same examples in every run; elsewhere each run looks at new ones, and prints how to repeat a failure
+# (``--hypothesis-seed=N`` repeats a whole run). No deadlines: a busy machine is no failure.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "explore")
+
+
+def pytest_report_header() -> str:
+    module = Path(utcp.wire.segment.__file__)
+    return f"utcp: {'interpreted' if module.suffix == '.py' else 'compiled'}, {module.parent.parent}"
