@@ -88,7 +88,7 @@ class Config:
         rfc5961_rst: True, a RST in the window but not at RCV.NXT is challenged (RFC 5961 3.2); False resets.
         rfc5961_syn: True, a SYN on a synchronized connection is challenged (RFC 5961 4.2); False resets when it
             is in the window (RFC 793).
-        challenge_ack_limit: 1000 challenge ACKs a second, per engine (RFC 5961 7); 0 sends none.
+        challenge_ack_limit: 1_000 challenge ACKs a second, per engine (RFC 5961 7); 0 sends none.
         challenge_ack_interval: 0.5 s between challenge ACKs of one connection (Linux tcp_invalid_ratelimit); 0 is
             no limit.
         drop_syn_fin: False, the FIN of a SYN+FIN is ignored in LISTEN and SYN-SENT; True drops the segment.
@@ -125,7 +125,7 @@ class Config:
 
     rfc5961_rst: bool = _switch(True)
     rfc5961_syn: bool = _switch(True)
-    challenge_ack_limit: int = _count(1000, 0, 1_000_000, "per second")
+    challenge_ack_limit: int = _count(1_000, 0, 1_000_000, "per second")
     challenge_ack_interval: float = _seconds(0.5, 0.0, 60.0)
     drop_syn_fin: bool = _switch(False)
     rfc1337: bool = _switch(True)
@@ -209,6 +209,7 @@ class Policy:
     """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1."""
 
     def __init__(self, config: Config) -> None:
+        self.config: Config = config
         self.rto_initial: i64 = _ns(config.rto_initial)
         self.rto_min: i64 = _ns(config.rto_min)
         self.rto_max: i64 = _ns(config.rto_max)
