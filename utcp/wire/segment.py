@@ -213,7 +213,9 @@ def write_sack(w: BytesWriter, blocks: list[tuple[int, int]]) -> None:
         write_i32_be(w, i32(s32(right)))
 
 
-def write_syn_options(w: BytesWriter, mss: i64, wscale: i64, sack_permitted: bool, ts: bool, ts_val: i64, ts_ecr: i64) -> None:
+def write_syn_options(
+    w: BytesWriter, mss: i64, wscale: i64, sack_permitted: bool, ts: bool, ts_val: i64, ts_ecr: i64
+) -> None:
     """Append a SYN's options in 4-byte groups: MSS, [NOP NOP SACK-permitted], [timestamps], [NOP window scale]."""
     write_i32_be(w, i32((OPT_MSS << 24) | (4 << 16) | (mss & 0xFFFF)))
     if sack_permitted:

@@ -1,0 +1,115 @@
+"""RFC 9293 3.10.7.4, fifth: the ACK field. What is acknowledged leaves the queue; the send window moves."""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.closing import on_fin_acked, on_flushed
+from utcp.core.congestion import on_acked
+from utcp.core.deadlines import start_retransmission_timer
+from utcp.core.handshake import establish
+from utcp.core.reset import challenge, refuse_ack
+from utcp.core.rtt import measure
+from utcp.core.stack import NEVER
+from utcp.core.states import ACKED, SYN_RECEIVED
+from utcp.core.tcb import Tcb, mark_ready
+from utcp.wire.segment import Segment
+from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
+
+
+def check_ack(tcb: Tcb, seg: Segment) -> bool:
+    """The fifth step. Returns whether to go on."""
+    if tcb.st == SYN_RECEIVED:
+        if not (seq_lt(tcb.snd_una, seg.ack) and seq_le(seg.ack, tcb.snd_nxt)):
+            refuse_ack(tcb.stack, tcb.route, seg)
+            return False
+        acknowledge_syn(tcb, seg)
+    elif not _plausible(tcb, seg):
+        challenge(tcb, seg)
+        return False
+    return process_ack(tcb, seg)
+
+
+def _plausible(tcb: Tcb, seg: Segment) -> bool:
+    """RFC 5961 5.2 (MAY-12): SND.UNA - MAX.SND.WND <= SEG.ACK <= SND.NXT."""
+    behind: i64 = seq_sub(tcb.snd_una, seg.ack)
+    if behind > 0:
+        return behind <= tcb.max_snd_wnd
+    return seq_le(seg.ack, tcb.snd_nxt)
+
+
+def acknowledge_syn(tcb: Tcb, seg: Segment) -> None:
+    """Our SYN is acknowledged: ESTABLISHED, with the window of this very segment."""
+    tcb.syn_acked = True
+    tcb.snd_una = (tcb.iss + 1) & MASK
+    tcb.rtx_nxt = tcb.snd_una
+    tcb.rtx_end = tcb.snd_una
+    if tcb.rtt_at != NEVER or tcb.ts_on:
+        measure(tcb, seg)
+    tcb.rtt_at = NEVER
+    _set_window(tcb, seg)
+    listener = tcb.listener
+    establish(tcb)
+    if listener is not None:
+        listener.on_established(tcb)
+
+
+def process_ack(tcb: Tcb, seg: Segment) -> bool:
+    """SEG.ACK on a synchronized connection, already found plausible. Returns whether to go on."""
+    acked: i64 = seq_sub(seg.ack, tcb.snd_una)
+    if acked > 0:
+        fin_acked = _advance(tcb, seg, acked)
+        _update_window(tcb, seg)
+        on_flushed(tcb)
+        if tcb.done:
+            return False
+        if fin_acked:
+            return on_fin_acked(tcb)
+        return True
+    if acked == 0:
+        _update_window(tcb, seg)
+        if tcb.persist_at != NEVER and not tcb.orphan:
+            # The peer lives, its window may stay closed as long as it likes (MUST-37); an orphan has less time
+            tcb.progress_at = tcb.stack.now
+    return True
+
+
+def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
+    """SND.UNA <- SEG.ACK. Returns whether that acknowledged our FIN."""
+    flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
+    fin_acked = tcb.fin_sent and not tcb.fin_acked and seg.ack == tcb.snd_nxt
+    data = acked - 1 if fin_acked else acked
+    tcb.snd_una = seg.ack
+    if seq_lt(tcb.rtx_nxt, seg.ack):
+        tcb.rtx_nxt = seg.ack
+        if seq_gt(tcb.rtx_nxt, tcb.rtx_end):
+            tcb.rtx_end = tcb.rtx_nxt
+    queue = tcb.send_queue
+    if queue is not None and data > 0:
+        queue.ack(data)
+        if queue.size == 0:
+            mark_ready(tcb, ACKED)
+    measure(tcb, seg)
+    on_acked(tcb, data, flight)
+    tcb.progress_at = tcb.stack.now
+    tcb.rtx_count = 0
+    # RFC 6298 5.2, 5.3
+    if tcb.snd_una == tcb.snd_nxt:
+        tcb.rtx_at = NEVER
+    else:
+        start_retransmission_timer(tcb)
+    return fin_acked
+
+
+def _update_window(tcb: Tcb, seg: Segment) -> None:
+    """RFC 9293 3.10.7.4: unless the segment is older than the one the window was last taken from."""
+    if seq_lt(tcb.snd_wl1, seg.seq) or (tcb.snd_wl1 == seg.seq and seq_ge(seg.ack, tcb.snd_wl2)):
+        _set_window(tcb, seg)
+
+
+def _set_window(tcb: Tcb, seg: Segment) -> None:
+    tcb.snd_wnd = seg.wnd << tcb.snd_wscale
+    tcb.snd_wl1 = seg.seq
+    tcb.snd_wl2 = seg.ack
+    if tcb.snd_wnd > tcb.max_snd_wnd:
+        tcb.max_snd_wnd = tcb.snd_wnd

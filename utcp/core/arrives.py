@@ -1,0 +1,183 @@
+"""SEGMENT ARRIVES: RFC 9293 3.10.7, state by state, step by step."""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.acks import acknowledge_syn, check_ack, process_ack
+from utcp.core.handshake import accept_options, start_receiving
+from utcp.core.listener import NO_OLD_INCARNATION, listen_arrives
+from utcp.core.paths import Path
+from utcp.core.reset import answer_with_reset, challenge, check_rst, check_syn, refuse_ack, refused
+from utcp.core.stack import Stack, connection_key, drop
+from utcp.core.states import SYN_RECEIVED, SYN_SENT
+from utcp.core.tcb import Tcb, mark_dirty
+from utcp.core.teardown import REFUSED, enter_closed
+from utcp.core.text import process_text
+from utcp.core.time_wait import HANDLED, time_wait_arrives
+from utcp.core.transition import set_state
+from utcp.wire.segment import ACK, FIN, OK, PARSE_ERRORS, RST, SYN, Segment, parse
+from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
+
+# RFC 7323 5.5: a TS.Recent older than 24 days says nothing
+_TS_RECENT_MAX_AGE = 24 * 86_400 * 1_000_000_000
+# How far below RCV.NXT a segment may end whose ACK is still worth looking at (RFC 9293 A.2)
+_RECENT = 65_535
+
+
+def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64) -> None:
+    """One segment, ``buf[start:end]``, from the network. Never raises: what is wrong is counted and dropped."""
+    seg = stack.seg
+    stack.counters.segments_in += 1
+    if stack.observer is not None:
+        stack.observer.segment_in(stack.now, route.index, buf[start:end])
+    error = parse(seg, buf, start, end)
+    if error != OK:
+        seg.buf = buf
+        drop(stack, seg, start, end, route.index, PARSE_ERRORS[error])
+        return
+    if seg.src_port == 0 or seg.dst_port == 0:
+        drop(stack, seg, start, end, route.index, "port-zero")
+        return
+    key = connection_key(route.index, seg.dst_port, seg.src_port)
+    tcb = stack.by_key.get(key)
+    if tcb is not None:
+        tcb.segments_in += 1
+        reason = _connection_arrives(tcb, seg)
+        mark_dirty(tcb)
+    else:
+        reason = _no_connection_arrives(stack, route, key, seg)
+    if reason:
+        drop(stack, seg, start, end, route.index, reason)
+
+
+def _no_connection_arrives(stack: Stack, route: Path, key: i64, seg: Segment) -> str:
+    """TIME-WAIT, LISTEN or CLOSED."""
+    old_snd_nxt: i64 = NO_OLD_INCARNATION
+    record = stack.time_wait.find(key)
+    if record >= 0:
+        old_snd_nxt = time_wait_arrives(stack, route, record, seg)
+        if old_snd_nxt == HANDLED:
+            return ""
+    listener = stack.listeners.get(seg.dst_port)
+    if listener is not None:
+        return listen_arrives(stack, route, listener, seg, old_snd_nxt)
+    if not seg.flags & (ACK | RST | SYN):
+        return "no-flags"
+    answer_with_reset(stack, route, seg)
+    return "closed-port"
+
+
+def _connection_arrives(tcb: Tcb, seg: Segment) -> str:
+    """Returns why the segment had no effect at all, "" if it had some."""
+    if tcb.st == SYN_SENT:
+        return _syn_sent_arrives(tcb, seg)
+    if not seg.flags & (ACK | RST | SYN):
+        return "no-flags"
+    # RFC 9293 3.10.7.4 (the third step, security, does not apply: no compartments here)
+    if not _check_sequence(tcb, seg):  # first
+        return "out-of-window"
+    if not check_rst(tcb, seg):  # second
+        return ""
+    if not check_syn(tcb, seg):  # fourth
+        return "syn-on-synchronized"
+    if not seg.flags & ACK:
+        return "no-ack"
+    if not check_ack(tcb, seg):  # fifth
+        return ""
+    process_text(tcb, seg)  # seventh and eighth (the sixth, URG, has nothing to deliver)
+    return ""
+
+
+# SYN-SENT: RFC 9293 3.10.7.3
+
+
+def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
+    stack = tcb.stack
+    acceptable_ack = False
+    if seg.flags & ACK:  # first
+        if seq_le(seg.ack, tcb.iss) or seq_gt(seg.ack, tcb.snd_nxt):
+            refuse_ack(stack, tcb.route, seg)
+            return "syn-sent-bad-ack"
+        acceptable_ack = True
+    if seg.flags & RST:  # second
+        if not acceptable_ack:
+            return "syn-sent-rst"
+        stack.counters.resets_in += 1
+        tcb.reset_received = True
+        enter_closed(tcb, REFUSED, refused())
+        return ""
+    if not seg.flags & SYN:  # fourth, fifth
+        return "syn-sent-no-syn"
+    if seg.flags & FIN and tcb.policy.drop_syn_fin:
+        return "syn-fin"
+    accept_options(tcb, seg)
+    start_receiving(tcb, seg)
+    if acceptable_ack:
+        acknowledge_syn(tcb, seg)
+        tcb.ack_now = True
+        # Data with a SYN-ACK is left to be sent again, as in LISTEN; a FIN with it is not processed
+    else:
+        set_state(tcb, SYN_RECEIVED)  # simultaneous open (MUST-10)
+        tcb.syn_due = True
+    return ""
+
+
+# The other states: RFC 9293 3.10.7.4, first
+
+
+def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
+    """PAWS, then the acceptability test. Returns whether to go on."""
+    if tcb.ts_on and not _check_timestamp(tcb, seg):
+        return False
+    if _acceptable(tcb, seg):
+        if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent) and seq_ge(seg.ts_val, tcb.ts_recent):
+            # RFC 7323 4.3 (2); that the segment may not be older, PAWS has seen to
+            tcb.ts_recent = seg.ts_val
+            tcb.ts_recent_at = tcb.stack.now
+        return True
+    if seg.flags & RST:
+        return False
+    if seg.flags & SYN and tcb.st == SYN_RECEIVED and seg.seq == tcb.irs and not seg.flags & ACK:
+        # Deviation: the peer's SYN again. Our SYN-ACK once more helps it, the ACK of the RFC's text does not
+        tcb.syn_due = True
+        return False
+    challenge(tcb, seg)  # <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>
+    if _recent(tcb, seg):
+        # RFC 9293 A.2: old in sequence, yet it may carry a new ACK (crossing FINs, probes into a closed window)
+        process_ack(tcb, seg)
+    return False
+
+
+def _check_timestamp(tcb: Tcb, seg: Segment) -> bool:
+    """PAWS (RFC 7323 5.3 R1). Returns whether to go on."""
+    if seg.flags & RST:
+        return True
+    if not seg.ts:
+        # RFC 7323 3.2: a non-RST segment without the option is silently dropped; but a SYN gets its challenge
+        return seg.flags & SYN != 0
+    if seq_lt(seg.ts_val, tcb.ts_recent) and tcb.stack.now - tcb.ts_recent_at < _TS_RECENT_MAX_AGE:
+        challenge(tcb, seg)
+        return False
+    return True
+
+
+def _acceptable(tcb: Tcb, seg: Segment) -> bool:
+    """RFC 9293 3.4, table 6, on the window that we have advertised."""
+    offset: i64 = seq_sub(seg.seq, tcb.rcv_nxt)
+    window: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
+    if offset == 0:
+        # Into a closed window too: its ACK, RST, URG and FIN are valid (MUST-66), data will be trimmed away
+        return True
+    if offset > 0:
+        return offset < window
+    last: i64 = offset + seg.len - 1
+    return seg.len > 0 and last >= 0 and window > 0
+
+
+def _recent(tcb: Tcb, seg: Segment) -> bool:
+    """A segment that ends at or a little before RCV.NXT, with an ACK that RFC 5961 5.2 would accept."""
+    if seg.flags & SYN or not seg.flags & ACK or tcb.st == SYN_RECEIVED:
+        return False
+    behind: i64 = seq_sub(tcb.rcv_nxt, (seg.seq + seg.len) & MASK)
+    return 0 <= behind <= _RECENT and seq_ge(seg.ack, tcb.snd_una) and seq_le(seg.ack, tcb.snd_nxt)

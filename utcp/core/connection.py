@@ -1,0 +1,172 @@
+"""The user's view of a connection: RFC 9293 3.9.1's calls, on the TCB."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import replace
+from typing import Any, final
+
+from mypy_extensions import i64
+
+from utcp.core.buffers import SendQueue
+from utcp.core.closing import abort, close, close_sending_side, stop_reading
+from utcp.core.config import CONNECTION_OPTIONS, policy_of
+from utcp.core.deadlines import unacked_data
+from utcp.core.handshake import set_smss
+from utcp.core.info import ConnectionInfo, snapshot
+from utcp.core.states import TIME_WAIT, State
+from utcp.core.tcb import Tcb, mark_dirty, queued_bytes
+from utcp.core.teardown import ABORTED
+
+SHUT_RD = 0
+SHUT_WR = 1
+SHUT_RDWR = 2
+
+
+@final
+class Connection(Tcb):
+    """One connection. Getters first, then the user calls; ``now`` is in nanoseconds.
+
+    It may be dropped at any time after ``close`` or ``abort``: what is left is the engine's business. Bytes
+    received stay readable after the end.
+    """
+
+    # Getters
+
+    @property
+    def state(self) -> State:
+        """The state now. TIME-WAIT turns into CLOSED when its record has expired."""
+        if self.st == TIME_WAIT and self.stack.time_wait.find(self.key) < 0:
+            return State.CLOSED
+        return State(self.st)
+
+    @property
+    def closed(self) -> bool:
+        """The teardown is complete on this side: TIME-WAIT or CLOSED. It never waits for 2MSL."""
+        return self.done
+
+    @property
+    def readable_bytes(self) -> int:
+        queue = self.receive_queue
+        return 0 if queue is None else queue.size
+
+    @property
+    def at_eof(self) -> bool:
+        """The peer's FIN has been reached and everything before it read."""
+        return self.fin_received and self.readable_bytes == 0
+
+    @property
+    def send_queue_size(self) -> int:
+        """Bytes written and not yet handed to the network."""
+        return queued_bytes(self)
+
+    @property
+    def unacked_bytes(self) -> int:
+        """Bytes written and not yet acknowledged by the peer's TCP."""
+        return unacked_data(self)
+
+    def take_ready(self) -> int:
+        """The readiness bits collected since the last call (utcp.core.states)."""
+        bits = self.ready_bits
+        self.ready_bits = 0
+        return bits
+
+    def info(self) -> ConnectionInfo:
+        """A snapshot of the connection's variables, in the spirit of Linux's tcp_info."""
+        return snapshot(self)
+
+    def __repr__(self) -> str:
+        return f"<Connection path={self.path} {self.local_port}>{self.remote_port} {self.state}>"
+
+    # User calls
+
+    def send(self, data: bytes | bytearray | memoryview, now: int) -> None:
+        """Queue bytes; there is no limit, ``send_queue_size`` tells when to pause.
+
+        Raises BrokenPipeError after the sending side was closed, and the connection's own error if it has one.
+        """
+        self._call("send", now)
+        if self.error is not None:
+            raise self.error
+        if self.done or self.fin_queued or self.orphan:
+            raise BrokenPipeError(errno.EPIPE, "Cannot send: the sending side is closed")
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data: expected a bytes-like object, not {type(data).__name__}")
+        if len(data) == 0:
+            return
+        queue = self.send_queue
+        if queue is None:
+            queue = SendQueue()
+            self.send_queue = queue
+        queue.write(data)
+        mark_dirty(self)
+
+    def receive(self, limit: int = -1) -> bytes:
+        """Up to ``limit`` bytes (all if negative); b"" when there is nothing now. Reading opens the window."""
+        queue = self.receive_queue
+        if queue is None or queue.size == 0:
+            return b""
+        data = queue.take(limit)
+        if not self.done and not self.fin_received:
+            self.window_update = True
+            mark_dirty(self)
+        return data
+
+    def peek(self, limit: int = -1) -> bytes:
+        """As ``receive``, but the bytes stay."""
+        queue = self.receive_queue
+        return b"" if queue is None else queue.peek(limit)
+
+    def shutdown(self, how: int, now: int) -> None:
+        """Close one direction, or both.
+
+        SHUT_WR is half-close: a FIN behind all data, reading goes on. SHUT_RD: what arrives is acknowledged and
+        discarded, and makes a later ``close`` a reset. Raises ValueError for any other ``how``, OSError
+        (ENOTCONN) before the handshake has begun or after the end.
+        """
+        if how not in (SHUT_RD, SHUT_WR, SHUT_RDWR):
+            raise ValueError(f"how: {how} is not SHUT_RD, SHUT_WR or SHUT_RDWR")
+        self._call("shutdown", now)
+        if self.error is not None:
+            raise self.error
+        if self.done:
+            raise OSError(errno.ENOTCONN, "Cannot shut down: the connection is closed")
+        if how != SHUT_WR:
+            stop_reading(self)
+        if how != SHUT_RD:
+            close_sending_side(self)
+
+    def close(self, now: int, *, flush: bool = False) -> None:
+        """Nothing more to send, nothing more will be read; a second call does nothing.
+
+        Unread data, or data that arrives later, means RST (SHLD-3). With ``flush`` what was written is first sent
+        and acknowledged, and arriving data discarded meanwhile; then FIN, or RST if anything was discarded.
+        """
+        self._call("close", now)
+        close(self, flush)
+
+    def abort(self, now: int) -> None:
+        """End it at once, with a RST where RFC 9293 3.10.5 sends one; a second call does nothing."""
+        self._call("abort", now)
+        abort(self, ABORTED, None)
+
+    def set_option(self, name: str, value: object, now: int) -> None:
+        """Change one Config field for this connection. Raises ValueError or TypeError, with nothing changed."""
+        if name not in CONNECTION_OPTIONS:
+            raise ValueError(
+                f"{name}: not an option of a connection (these are: {', '.join(sorted(CONNECTION_OPTIONS))})"
+            )
+        changes: dict[str, Any] = {name: value}
+        policy = policy_of(replace(self.policy.config, **changes))
+        self._call("set_option", now)
+        self.policy = policy
+        if name == "max_segment_size" and self.syn_acked:
+            set_smss(self)
+        if not self.done:
+            mark_dirty(self)
+
+    def _call(self, name: str, now: i64) -> None:
+        stack = self.stack
+        if now > stack.now:
+            stack.now = now
+        stack.tell_user_call(self.key, name)

@@ -1,0 +1,64 @@
+"""What an engine counted, in the spirit of ``nstat``."""
+
+from __future__ import annotations
+
+from typing import final
+
+from mypy_extensions import i64
+
+
+@final
+class Counters:
+    """Totals since the engine began. ``drops`` maps a reason to how many segments it cost."""
+
+    def __init__(self) -> None:
+        self.segments_in: i64 = 0
+        self.segments_out: i64 = 0
+        self.bytes_in: i64 = 0
+        self.bytes_out: i64 = 0
+        self.retransmissions: i64 = 0
+        self.resets_in: i64 = 0
+        self.resets_out: i64 = 0
+        self.challenge_acks: i64 = 0
+        self.challenge_acks_suppressed: i64 = 0
+        self.active_opens: i64 = 0
+        self.passive_opens: i64 = 0
+        self.failed_opens: i64 = 0
+        self.established: i64 = 0
+        self.accept_overflows: i64 = 0
+        self.timeouts: i64 = 0
+        self.time_wait_reused: i64 = 0
+        self.time_wait_evicted: i64 = 0
+        self.time_wait_restarted: i64 = 0
+        self.orphans_dropped: i64 = 0
+        self.paths_released: i64 = 0
+        self.drops: dict[str, int] = {}
+
+    def drop(self, reason: str) -> None:
+        self.drops[reason] = self.drops.get(reason, 0) + 1
+
+    def as_dict(self) -> dict[str, object]:
+        """All counters by name."""
+        return {
+            "segments_in": self.segments_in,
+            "segments_out": self.segments_out,
+            "bytes_in": self.bytes_in,
+            "bytes_out": self.bytes_out,
+            "retransmissions": self.retransmissions,
+            "resets_in": self.resets_in,
+            "resets_out": self.resets_out,
+            "challenge_acks": self.challenge_acks,
+            "challenge_acks_suppressed": self.challenge_acks_suppressed,
+            "active_opens": self.active_opens,
+            "passive_opens": self.passive_opens,
+            "failed_opens": self.failed_opens,
+            "established": self.established,
+            "accept_overflows": self.accept_overflows,
+            "timeouts": self.timeouts,
+            "time_wait_reused": self.time_wait_reused,
+            "time_wait_evicted": self.time_wait_evicted,
+            "time_wait_restarted": self.time_wait_restarted,
+            "orphans_dropped": self.orphans_dropped,
+            "paths_released": self.paths_released,
+            "drops": dict(self.drops),
+        }

@@ -1,0 +1,69 @@
+"""Deadlines: independent ones per connection, one entry per connection in the engine's timer wheel.
+
+An entry is never cancelled. It counts only while ``tcb.armed_at`` says so; any other is stale and skipped.
+What happens when a deadline has passed is in ``utcp.core.timeouts``.
+"""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.stack import NEVER
+from utcp.core.states import SYN_RECEIVED, SYN_SENT
+from utcp.core.tcb import Tcb
+
+
+def earliest_deadline(tcb: Tcb) -> i64:
+    at = tcb.rtx_at
+    if tcb.persist_at < at:
+        at = tcb.persist_at
+    if tcb.delack_at < at:
+        at = tcb.delack_at
+    if tcb.fin_wait_2_at < at:
+        at = tcb.fin_wait_2_at
+    if tcb.linger_at < at:
+        at = tcb.linger_at
+    return at
+
+
+def arm(tcb: Tcb) -> None:
+    """See to it that the wheel wakes the connection no later than its earliest deadline."""
+    at = earliest_deadline(tcb)
+    if at < tcb.armed_at and tcb.slot >= 0:
+        tcb.armed_at = at
+        tcb.stack.wheel.insert(at, tcb.slot)
+
+
+def disarm(tcb: Tcb) -> None:
+    tcb.rtx_at = NEVER
+    tcb.persist_at = NEVER
+    tcb.delack_at = NEVER
+    tcb.fin_wait_2_at = NEVER
+    tcb.linger_at = NEVER
+
+
+def give_up_at(tcb: Tcb) -> i64:
+    """When to stop waiting for the peer to acknowledge something (R2; RFC 9293 3.8.3, MUST-20, MUST-23)."""
+    policy = tcb.policy
+    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+        at: i64 = tcb.opened_at + policy.syn_r2
+        if tcb.st == SYN_SENT and policy.connect_timeout >= 0:
+            at = min(at, tcb.opened_at + policy.connect_timeout)
+        return at
+    patience = policy.r2
+    if tcb.orphan:
+        patience = min(patience, policy.orphan_timeout)
+        if tcb.flushing and unacked_data(tcb) > 0:
+            patience = min(policy.r2, policy.close_timeout)
+    return tcb.progress_at + patience
+
+
+def start_retransmission_timer(tcb: Tcb) -> None:
+    """RFC 6298 5.1: now + RTO, or the moment to give up if that comes first."""
+    tcb.rtx_at = min(tcb.stack.now + tcb.rto, give_up_at(tcb))
+
+
+def unacked_data(tcb: Tcb) -> i64:
+    """Bytes written and not yet acknowledged, sent or not."""
+    queue = tcb.send_queue
+    return 0 if queue is None else queue.size

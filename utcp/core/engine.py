@@ -1,0 +1,383 @@
+"""The engine: every connection of one UDP socket, driven from outside (docs/engine.md)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from os import urandom
+from typing import Any, Final, final
+
+from mypy_extensions import i64
+
+from utcp.core.arrives import segment_arrives
+from utcp.core.config import Config, policy_of
+from utcp.core.connection import Connection
+from utcp.core.counters import Counters
+from utcp.core.handshake import offer_options, set_smss
+from utcp.core.isn import choose_initial_numbers, raise_iss_above
+from utcp.core.listener import Listener
+from utcp.core.observer import Observer
+from utcp.core.output import output
+from utcp.core.paths import Path, PathError, Paths, payload_of_mtu
+from utcp.core.ports import EPHEMERAL_PORTS, PortRing
+from utcp.core.reset import refused
+from utcp.core.stack import NEVER, Stack, connection_key
+from utcp.core.states import ESTABLISHED, LISTEN, SYN_SENT, TIME_WAIT, State
+from utcp.core.tcb import Tcb, mark_dirty
+from utcp.core.teardown import REFUSED, adopt, enter_closed
+from utcp.core.time_wait import expire_time_wait, reusable_locally, take_over
+from utcp.core.timeouts import run_deadlines
+from utcp.core.trains import Train
+from utcp.core.transition import set_state
+
+MAX_PORT: Final = 65_535
+# TIME-WAIT records deleted in one call of handle_timeout: a bound on the pause when many expire together
+EXPIRE_AT_ONCE: Final = 4096
+
+
+@final
+class Engine:
+    """TCP without I/O. Getters, input from outside, user calls, pulls: in that order below.
+
+    The caller owns the clock: ``now`` is monotonic, in nanoseconds, and never goes back (an earlier value than
+    the last one counts as the last one). After any input or user call it pulls ``ready``, ``ready_listeners``,
+    ``transmit`` and ``next_timeout``.
+    """
+
+    def __init__(
+        self,
+        config: Config | None = None,
+        *,
+        secret: bytes | None = None,
+        isn: Callable[[int, int, int], int] | None = None,
+        timestamp_clock: Callable[[int], int] | None = None,
+        port_source: Callable[[], int] | None = None,
+        mtu: Callable[[Any, Any], int] | int | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        if secret is None:
+            secret = urandom(32)
+        elif len(secret) < 16:
+            raise ValueError(f"secret: {len(secret)} bytes are fewer than 16")
+        self._stack: Stack = Stack(
+            config if config is not None else Config(),
+            secret,
+            isn,
+            timestamp_clock,
+            Paths(secret, mtu),
+            int.from_bytes(secret[:7], "big"),
+            observer,
+        )
+        self._ports: PortRing = PortRing(secret)
+        self._port_source: Callable[[], int] | None = port_source
+        self._more_expiries: bool = False
+
+    # Getters
+
+    @property
+    def config(self) -> Config:
+        return self._stack.config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        """Holds for what begins after it: new connections, new TIME-WAIT records of connections made after it."""
+        self._stack.config = config
+        self._stack.policy = policy_of(config)
+
+    @property
+    def counters(self) -> Counters:
+        return self._stack.counters
+
+    @property
+    def observer(self) -> Observer | None:
+        return self._stack.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._stack.observer = observer
+
+    @property
+    def now(self) -> int:
+        """The latest instant the engine was told of."""
+        return self._stack.now
+
+    @property
+    def stack(self) -> Stack:
+        """The engine's insides, for tests and for whoever experiments."""
+        return self._stack
+
+    @property
+    def time_wait_count(self) -> int:
+        return len(self._stack.time_wait)
+
+    def next_timeout(self) -> int | None:
+        """When to call ``handle_timeout``, or None. Reads deadlines only; may be earlier than necessary."""
+        at = self._next_timeout()
+        return None if at == NEVER else at
+
+    def _next_timeout(self) -> i64:
+        stack = self._stack
+        if self._more_expiries:
+            return stack.now
+        at: i64 = stack.wheel.next_deadline()
+        expiry: i64 = stack.time_wait.next_deadline()
+        if at < 0:
+            return NEVER if expiry < 0 else expiry
+        return at if expiry < 0 or at < expiry else expiry
+
+    def connections(self) -> Iterator[Connection]:
+        """Every live connection, embryonic ones too; TIME-WAIT records are in ``states`` only."""
+        return iter([_connection(tcb) for tcb in self._stack.by_key.values()])
+
+    def connection(self, path: int, local_port: int, remote_port: int) -> Connection | None:
+        tcb = self._stack.by_key.get(connection_key(path, local_port, remote_port))
+        return None if tcb is None else _connection(tcb)
+
+    def connection_count(self) -> int:
+        return len(self._stack.by_key)
+
+    def states(self) -> dict[State, int]:
+        """How many connections are in each state; LISTEN counts listeners, TIME-WAIT records."""
+        counts: dict[State, int] = {}
+        for tcb in self._stack.by_key.values():
+            state = State(tcb.st)
+            counts[state] = counts.get(state, 0) + 1
+        if len(self._stack.time_wait) > 0:
+            counts[State(TIME_WAIT)] = len(self._stack.time_wait)
+        if self._stack.listeners:
+            counts[State(LISTEN)] = len(self._stack.listeners)
+        return counts
+
+    def listeners(self) -> list[Listener]:
+        return list(self._stack.listeners.values())
+
+    def path_addresses(self, path: int) -> tuple[object, object]:
+        """(local, peer) as they were given to ``path``. Raises KeyError for a number that is not in use."""
+        found = self._stack.paths.get(path)
+        if found is None:
+            raise KeyError(path)
+        return found.local, found.peer
+
+    # Input from outside: never raises
+
+    def path(self, local: object, peer: object) -> int:
+        """The number of the path between two addresses (any hashable objects).
+
+        It stays good while a connection or a TIME-WAIT record uses it, and for a second after the last call that
+        returned it.
+        """
+        return self._stack.paths.intern(local, peer, self._stack.now).index
+
+    def receive(self, path: i64, data: bytes, now: i64, segment_size: i64 = 0, ecn: i64 = 0) -> None:
+        """One buffer from the socket: a segment, or (GRO) several of ``segment_size`` bytes, the last may be shorter."""
+        stack = self._stack
+        if now > stack.now:
+            stack.now = now
+        route = stack.paths.get(path)
+        if route is None:
+            stack.counters.drop("unknown-path")
+            return
+        route.used_at = stack.now
+        end: i64 = len(data)
+        if segment_size <= 0 or segment_size >= end:
+            segment_arrives(stack, route, data, 0, end)
+            return
+        start: i64 = 0
+        while start < end:
+            segment_arrives(stack, route, data, start, min(start + segment_size, end))
+            start += segment_size
+
+    def path_error(self, path: int, kind: PathError, now: int, mtu: int = 0) -> None:
+        """What ICMP or the local system said about a path (RFC 9293 3.9.2.2; RFC 5461).
+
+        A refusal ends connections that are still in SYN-SENT; for all others it is a soft error (MUST-56).
+        """
+        stack = self._stack
+        if now > stack.now:
+            stack.now = now
+        route = stack.paths.get(path)
+        if route is None:
+            return
+        if kind == PathError.PACKET_TOO_BIG:
+            self._shrink(route, mtu)
+            return
+        text = str(PathError(kind))
+        hard = kind in (PathError.PORT_UNREACHABLE, PathError.ADMIN_PROHIBITED)
+        for tcb in list(stack.by_key.values()):
+            if tcb.route is not route:
+                continue
+            tcb.soft_error = text
+            if hard and tcb.st == SYN_SENT:
+                enter_closed(tcb, REFUSED, refused())
+
+    def _shrink(self, route: Path, mtu: i64) -> None:
+        """The path carries less than we thought: smaller segments from now on, and what is in flight again."""
+        payload = payload_of_mtu(mtu, route.peer)
+        if mtu <= 0 or payload >= route.max_payload:
+            return
+        route.max_payload = payload
+        for tcb in self._stack.by_key.values():
+            if tcb.route is route and tcb.st >= ESTABLISHED:
+                set_smss(tcb)
+                tcb.rtx_nxt = tcb.snd_una
+                tcb.rtx_end = tcb.snd_nxt
+                mark_dirty(tcb)
+
+    def handle_timeout(self, now: int) -> None:
+        """Act on the deadlines that have passed. Early and spurious calls are harmless."""
+        stack = self._stack
+        if now > stack.now:
+            stack.now = now
+        wheel = stack.wheel
+        due = wheel.collect(stack.now)
+        i: i64 = 0
+        while i < due:
+            tcb = stack.slots[wheel.due_slots[i]]
+            if tcb is not None and tcb.armed_at == wheel.due_deadlines[i]:
+                tcb.armed_at = NEVER
+                run_deadlines(tcb)
+            i += 1
+        self._more_expiries = expire_time_wait(stack, EXPIRE_AT_ONCE)
+
+    # User calls: raise at once when they are wrong, with nothing changed
+
+    def connect(
+        self, path: int, port: int, now: int, *, local_port: int = 0, config: Config | None = None
+    ) -> Connection:
+        """Active open (RFC 9293 3.10.1) to TCP port ``port`` at the peer of ``path``.
+
+        Raises ValueError for a port out of range or an unknown path, OSError EADDRINUSE when ``local_port`` is
+        taken for this peer, EADDRNOTAVAIL when no ephemeral port is left.
+        """
+        stack = self._stack
+        route = stack.paths.get(path)
+        if route is None:
+            raise ValueError(f"path: {path} is not in use")
+        _check_port("port", port, 1)
+        _check_port("local_port", local_port, 0)
+        if now > stack.now:
+            stack.now = now
+        if local_port == 0:
+            local_port = self._ephemeral_port(route, port)
+        elif not self._free(route, local_port, port):
+            raise OSError(errno.EADDRINUSE, f"Address already in use: TCP port {local_port} to {route.peer}:{port}")
+        key = connection_key(route.index, local_port, port)
+        conn = Connection(
+            stack, route, local_port, port, key, policy_of(config if config is not None else stack.config)
+        )
+        choose_initial_numbers(conn)
+        record = stack.time_wait.find(key)
+        if record >= 0:
+            raise_iss_above(conn, take_over(stack, route, record, key))
+        offer_options(conn)
+        adopt(conn)
+        stack.counters.active_opens += 1
+        stack.tell_user_call(key, "connect")
+        set_state(conn, SYN_SENT)
+        conn.syn_due = True
+        mark_dirty(conn)
+        return conn
+
+    def _ephemeral_port(self, route: Path, port: i64) -> i64:
+        source = self._port_source
+        tries: i64 = 0
+        while tries < EPHEMERAL_PORTS:
+            local_port: i64 = self._ports.next_port() if source is None else source()
+            if local_port not in self._stack.listeners and self._free(route, local_port, port):
+                return local_port
+            tries += 1
+        raise OSError(errno.EADDRNOTAVAIL, f"Cannot assign requested address: no free TCP port to {route.peer}:{port}")
+
+    def _free(self, route: Path, local_port: i64, port: i64) -> bool:
+        """Whether a pair of ports is unused on a path, or may be taken over from TIME-WAIT."""
+        stack = self._stack
+        key = connection_key(route.index, local_port, port)
+        if key in stack.by_key:
+            return False
+        record = stack.time_wait.find(key)
+        return record < 0 or reusable_locally(stack, route, record, local_port, port)
+
+    def listen(self, port: int, now: int = 0, backlog: int = 128, config: Config | None = None) -> Listener:
+        """Passive open on TCP port ``port`` for every path.
+
+        Raises ValueError for a port or backlog out of range, OSError EADDRINUSE when the port has a listener.
+        """
+        stack = self._stack
+        _check_port("port", port, 1)
+        if backlog < 1:
+            raise ValueError(f"backlog: {backlog} is not in [1, inf)")
+        if port in stack.listeners:
+            raise OSError(errno.EADDRINUSE, f"Address already in use: TCP port {port}")
+        if now > stack.now:
+            stack.now = now
+        listener = Listener(stack, port, backlog, policy_of(config if config is not None else stack.config))
+        stack.listeners[port] = listener
+        return listener
+
+    # Pulls
+
+    def ready(self) -> list[Connection]:
+        """Connections with readiness bits that ``take_ready`` has not been asked for, each once."""
+        stack = self._stack
+        found = stack.ready
+        if not found:
+            return []
+        stack.ready = []
+        result: list[Connection] = []
+        for tcb in found:
+            tcb.in_ready = False
+            result.append(_connection(tcb))
+        return result
+
+    def ready_listeners(self) -> list[Listener]:
+        """Listeners with connections to accept that were not told of yet."""
+        stack = self._stack
+        found = stack.ready_listeners
+        if not found:
+            return []
+        stack.ready_listeners = []
+        for listener in found:
+            listener.in_ready = False
+        return found
+
+    def pending(self) -> bool:
+        """Whether ``transmit`` has something to do."""
+        return len(self._stack.dirty) > 0 or self._stack.trains.segments > 0
+
+    def transmit(self, now: i64) -> list[Train]:
+        """Build what is due and hand out the trains, in the order in which they must leave."""
+        stack = self._stack
+        if now > stack.now:
+            stack.now = now
+        while stack.dirty:
+            dirty = stack.dirty
+            stack.dirty = []
+            for tcb in dirty:
+                output(tcb)
+        return stack.trains.take()
+
+    @property
+    def pending_segments(self) -> int:
+        """Segments built already (resets, TIME-WAIT acknowledgments); connections build theirs in ``transmit``."""
+        return self._stack.trains.segments + len(self._stack.dirty)
+
+    @property
+    def max_train_segments(self) -> int:
+        """How many segments the system takes in one send; 1 to 128."""
+        return self._stack.trains.max_segments
+
+    @max_train_segments.setter
+    def max_train_segments(self, limit: int) -> None:
+        self._stack.trains.max_segments = max(1, limit)
+
+
+def _connection(tcb: Tcb) -> Connection:
+    assert isinstance(tcb, Connection)
+    return tcb
+
+
+def _check_port(name: str, port: int, lowest: int) -> None:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"{name}: {port!r} is not an int")
+    if not lowest <= port <= MAX_PORT:
+        raise ValueError(f"{name}: {port} is not in [{lowest}, {MAX_PORT}]")

@@ -1,0 +1,103 @@
+"""What both kinds of open share: the options agreed on in the SYNs, and the step into ESTABLISHED."""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.congestion import start_congestion_control
+from utcp.core.stack import NEVER
+from utcp.core.tcb import Tcb, mark_dirty, mark_ready
+from utcp.core.transition import set_state
+from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
+from utcp.wire.segment import HEADER_SIZE, Segment
+from utcp.wire.seq import MASK
+
+MAX_WSCALE = 14  # RFC 7323 2.3
+DEFAULT_MSS = 536  # MUST-15; over IPv6 1220, which no path of ours is below
+MIN_SMSS = 64  # below this a peer's MSS is an attack, not a network (Linux: TCP_MIN_SND_MSS 48)
+TIMESTAMPS_SIZE = 12
+
+
+def offer_options(tcb: Tcb) -> None:
+    """What our SYN will say: taken from the connection's policy."""
+    policy = tcb.policy
+    tcb.ts_on = policy.timestamps
+    tcb.sack_on = policy.sack
+    tcb.wscale_on = policy.window_scaling
+    tcb.rcv_wscale = _wscale_for(policy.receive_buffer) if policy.window_scaling else 0
+    tcb.rmss = _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE)
+
+
+def accept_options(tcb: Tcb, seg: Segment) -> None:
+    """Keep of what we offered what the peer's SYN has too (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    if tcb.wscale_on and seg.wscale >= 0:
+        tcb.snd_wscale = min(seg.wscale, MAX_WSCALE)
+    else:
+        tcb.wscale_on = False
+        tcb.snd_wscale = 0
+        tcb.rcv_wscale = 0
+    tcb.sack_on = tcb.sack_on and seg.sack_permitted
+    tcb.ts_on = tcb.ts_on and seg.ts
+    if tcb.ts_on:
+        tcb.ts_recent = seg.ts_val
+        tcb.ts_recent_at = tcb.stack.now
+    tcb.peer_mss = seg.mss if seg.mss > 0 else DEFAULT_MSS
+    set_smss(tcb)
+
+
+def set_smss(tcb: Tcb) -> None:
+    """Eff.snd.MSS (MUST-16): what the peer takes and the path carries, less the options of every segment."""
+    mss = min(tcb.peer_mss, _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE))
+    options: i64 = TIMESTAMPS_SIZE if tcb.ts_on else 0
+    tcb.smss = max(mss, MIN_SMSS + options) - options
+
+
+def _limit_mss(tcb: Tcb, mss: i64) -> i64:
+    limit = tcb.policy.max_segment_size
+    return mss if limit < 0 else min(mss, limit)
+
+
+def _wscale_for(buffer: i64) -> i64:
+    """The smallest shift with which the whole buffer can be advertised."""
+    shift: i64 = 0
+    while shift < MAX_WSCALE and (buffer >> shift) > 65_535:
+        shift += 1
+    return shift
+
+
+def start_receiving(tcb: Tcb, seg: Segment) -> None:
+    """Take IRS and the first window from the peer's SYN, and open ours."""
+    tcb.irs = seg.seq
+    tcb.rcv_nxt = (seg.seq + 1) & MASK
+    tcb.rcv_adv = tcb.rcv_nxt  # the window opens with the segment that says so
+    tcb.last_ack_sent = tcb.rcv_nxt
+    tcb.snd_wnd = seg.wnd  # never scaled in a SYN (RFC 7323 2.2)
+    tcb.max_snd_wnd = seg.wnd
+    tcb.snd_wl1 = seg.seq
+    tcb.snd_wl2 = seg.ack
+
+
+def establish(tcb: Tcb) -> None:
+    """The handshake is complete. A close that came early is now carried out (RFC 9293 3.10.4)."""
+    stack = tcb.stack
+    tcb.route.connecting -= 1
+    start_congestion_control(tcb)
+    if tcb.syn_lost:
+        # RFC 6298 5.7: a lost SYN says that 1 s may be too short
+        tcb.rto = max(tcb.rto, min(3_000_000_000, tcb.policy.rto_max))
+    tcb.rtx_count = 0
+    tcb.rtx_at = NEVER
+    tcb.progress_at = stack.now
+    stack.counters.established += 1
+    set_state(tcb, ESTABLISHED)
+    bits: i64 = CONNECTED
+    queue = tcb.receive_queue
+    if queue is not None and queue.size > 0:
+        bits |= READABLE
+    send_queue = tcb.send_queue
+    if send_queue is None or send_queue.size == 0:
+        bits |= ACKED
+    mark_ready(tcb, bits)
+    if tcb.fin_queued:
+        set_state(tcb, FIN_WAIT_1)
+    mark_dirty(tcb)

@@ -1,0 +1,87 @@
+"""A connection's variables at one instant, in the spirit of Linux's tcp_info."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utcp.core.deadlines import unacked_data
+from utcp.core.states import State
+from utcp.core.tcb import Tcb, queued_bytes
+from utcp.wire.seq import MASK
+
+
+@dataclass(frozen=True)
+class ConnectionInfo:
+    """Durations in seconds, sizes in bytes, sequence variables by their RFC 9293 3.3.1 names."""
+
+    state: State
+    snd_una: int
+    snd_nxt: int
+    snd_wnd: int
+    rcv_nxt: int
+    rcv_wnd: int
+    iss: int
+    irs: int
+    snd_mss: int
+    rcv_mss: int
+    snd_wscale: int
+    rcv_wscale: int
+    timestamps: bool
+    sack: bool
+    srtt: float | None
+    rttvar: float | None
+    rto: float
+    cwnd: int
+    ssthresh: int
+    bytes_in_flight: int
+    send_queue: int
+    unacked_bytes: int
+    unread_bytes: int
+    discarded_bytes: int
+    bytes_sent: int
+    bytes_received: int
+    segments_out: int
+    segments_in: int
+    retransmissions: int
+    age: float
+
+
+def snapshot(tcb: Tcb) -> ConnectionInfo:
+    stack = tcb.stack
+    state = State(tcb.st)
+    if state is State.TIME_WAIT and stack.time_wait.find(tcb.key) < 0:
+        state = State.CLOSED
+    unread = tcb.receive_queue
+    measured = tcb.srtt >= 0
+    return ConnectionInfo(
+        state=state,
+        snd_una=tcb.snd_una,
+        snd_nxt=tcb.snd_nxt,
+        snd_wnd=tcb.snd_wnd,
+        rcv_nxt=tcb.rcv_nxt,
+        rcv_wnd=(tcb.rcv_adv - tcb.rcv_nxt) & MASK,
+        iss=tcb.iss,
+        irs=tcb.irs,
+        snd_mss=tcb.smss,
+        rcv_mss=tcb.rcv_mss,
+        snd_wscale=tcb.snd_wscale,
+        rcv_wscale=tcb.rcv_wscale,
+        timestamps=tcb.ts_on,
+        sack=tcb.sack_on,
+        srtt=int(tcb.srtt) / 1e9 if measured else None,
+        rttvar=int(tcb.rttvar) / 1e9 if measured else None,
+        rto=int(tcb.rto) / 1e9,
+        cwnd=tcb.cwnd,
+        ssthresh=tcb.ssthresh,
+        bytes_in_flight=(tcb.snd_nxt - tcb.snd_una) & MASK,
+        send_queue=queued_bytes(tcb),
+        unacked_bytes=unacked_data(tcb),
+        unread_bytes=0 if unread is None else unread.size,
+        discarded_bytes=tcb.discarded,
+        bytes_sent=tcb.bytes_out,
+        bytes_received=tcb.bytes_in,
+        segments_out=tcb.segments_out,
+        segments_in=tcb.segments_in,
+        retransmissions=tcb.retransmissions,
+        age=int(stack.now - tcb.opened_at) / 1e9,
+    )

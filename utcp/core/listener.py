@@ -1,0 +1,123 @@
+"""LISTEN: the passive open (RFC 9293 3.10.1, 3.10.7.2) and the queue of connections to accept."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import final
+
+from mypy_extensions import i64
+
+from utcp.core.closing import abort
+from utcp.core.config import Policy
+from utcp.core.connection import Connection
+from utcp.core.handshake import accept_options, offer_options, start_receiving
+from utcp.core.isn import choose_initial_numbers, raise_iss_above
+from utcp.core.paths import Path
+from utcp.core.reset import refuse_ack
+from utcp.core.stack import Stack, connection_key
+from utcp.core.states import LISTEN, SYN_RECEIVED
+from utcp.core.tcb import Tcb, mark_dirty
+from utcp.core.teardown import NOT_ACCEPTED, adopt
+from utcp.core.transition import set_state
+from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
+
+NO_OLD_INCARNATION = -1
+
+
+@final
+class Listener:
+    """A TCP port on which connections are accepted, from any path of the engine.
+
+    At most ``backlog`` connections wait, in SYN-RECEIVED or for ``accept``; a SYN beyond that is dropped, and
+    its sender will try again.
+    """
+
+    def __init__(self, stack: Stack, port: i64, backlog: i64, policy: Policy) -> None:
+        self.stack: Stack = stack
+        self.port: i64 = port
+        self.backlog: i64 = backlog
+        self.policy: Policy = policy
+        self.closed: bool = False
+        self.context: object = None
+        self.embryonic: i64 = 0
+        self.in_ready: bool = False
+        self._queue: deque[Connection] = deque()
+
+    @property
+    def pending(self) -> int:
+        """How many connections wait for ``accept``."""
+        return len(self._queue)
+
+    def accept(self) -> Connection | None:
+        """The next established connection, or None. It may have ended already: see its ``closed``."""
+        if not self._queue:
+            return None
+        return self._queue.popleft()
+
+    def close(self, now: int) -> None:
+        """Stop listening. Connections nobody has accepted are reset; accepted ones go on."""
+        if self.closed:
+            return
+        self.closed = True
+        stack = self.stack
+        stack.now = max(stack.now, now)
+        del stack.listeners[self.port]
+        for tcb in list(stack.by_key.values()):
+            if tcb.listener is self and tcb.st == SYN_RECEIVED:
+                abort(tcb, NOT_ACCEPTED, None)
+        while self._queue:
+            abort(self._queue.popleft(), NOT_ACCEPTED, None)
+
+    def on_established(self, tcb: Tcb) -> None:
+        """A child's handshake is complete."""
+        self.embryonic -= 1
+        assert isinstance(tcb, Connection)
+        self._queue.append(tcb)
+        if not self.in_ready:
+            self.in_ready = True
+            self.stack.ready_listeners.append(self)
+
+    def full(self) -> bool:
+        return self.embryonic + len(self._queue) >= self.backlog
+
+    def __repr__(self) -> str:
+        return f"<Listener port={self.port} pending={self.pending}{' closed' if self.closed else ''}>"
+
+
+def listen_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment, old_snd_nxt: i64) -> str:
+    """RFC 9293 3.10.7.2. Returns why the segment had no effect, "" if it had one.
+
+    ``old_snd_nxt``: of the TIME-WAIT record that this SYN replaces, or NO_OLD_INCARNATION.
+    """
+    if seg.flags & RST:  # first
+        return "listen-rst"
+    if seg.flags & ACK:  # second
+        refuse_ack(stack, route, seg)
+        return "listen-ack"
+    if not seg.flags & SYN:  # fourth: anything else cannot be here
+        return "listen-no-syn"
+    if seg.flags & FIN and listener.policy.drop_syn_fin:
+        return "syn-fin"
+    if listener.full():
+        stack.counters.accept_overflows += 1
+        return "backlog-full"
+    # third. Data in a SYN is left to be sent again (as Linux and FreeBSD do): it costs no memory before the
+    # peer's address is proven. A FIN with it is ignored likewise.
+    key = connection_key(route.index, seg.dst_port, seg.src_port)
+    tcb = Connection(stack, route, seg.dst_port, seg.src_port, key, listener.policy)
+    tcb.passive = True
+    tcb.listener = listener
+    tcb.st = LISTEN
+    choose_initial_numbers(tcb)
+    if old_snd_nxt != NO_OLD_INCARNATION:
+        raise_iss_above(tcb, old_snd_nxt)
+    offer_options(tcb)
+    accept_options(tcb, seg)
+    start_receiving(tcb, seg)
+    adopt(tcb)
+    listener.embryonic += 1
+    stack.counters.passive_opens += 1
+    set_state(tcb, SYN_RECEIVED)
+    tcb.syn_due = True
+    mark_dirty(tcb)
+    return ""

@@ -1,0 +1,322 @@
+"""What gets sent next: the only place where a connection's segments are built.
+
+The steps that process input set intents on the TCB; ``output`` looks at them once before the trains leave, so
+that one segment answers for all the input of a tick (RFC 9293 MUST-58, MUST-59).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from mypy_extensions import i64
+
+from utcp.core.deadlines import arm, start_retransmission_timer
+from utcp.core.rtt import time_segment
+from utcp.core.stack import NEVER
+from utcp.core.states import (
+    CLOSE_WAIT,
+    CLOSED,
+    CLOSING,
+    ESTABLISHED,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    LAST_ACK,
+    SENT,
+    SYN_RECEIVED,
+    SYN_SENT,
+    TIME_WAIT,
+)
+from utcp.core.tcb import Tcb, mark_ready, queued_bytes
+from utcp.core.trains import Train
+from utcp.wire.segment import (
+    ACK,
+    FIN,
+    HEADER_SIZE,
+    PSH,
+    RST,
+    SYN,
+    syn_options_size,
+    write_header,
+    write_sack,
+    write_syn_options,
+    write_timestamps,
+)
+from utcp.wire.seq import MASK, seq_gt, seq_lt, seq_sub
+
+MAX_WINDOW: Final = 65_535
+# States in which data and FIN are sent or sent again
+SENDING: Final = (1 << ESTABLISHED) | (1 << CLOSE_WAIT) | (1 << FIN_WAIT_1) | (1 << CLOSING) | (1 << LAST_ACK)
+# States in which the peer may still send, and so wants to know our window
+RECEIVING: Final = (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2)
+
+
+def output(tcb: Tcb) -> None:
+    """Send what the connection's intents, queue and windows call for, and arm its timer."""
+    tcb.dirty = False
+    if tcb.st == CLOSED:
+        return
+    if tcb.syn_due:
+        send_syn(tcb)
+    elif (SENDING >> tcb.st) & 1:
+        if tcb.rtx_nxt != tcb.rtx_end:
+            _retransmit(tcb)
+        if not tcb.fin_sent:
+            _send_new(tcb)
+    if tcb.window_update:
+        _consider_window_update(tcb)
+    if tcb.dup_acks_due > 0:
+        # One for each out-of-order segment: the peer counts them (RFC 5681 4.2)
+        while tcb.dup_acks_due > 0:
+            tcb.dup_acks_due -= 1
+            send_ack(tcb)
+    elif tcb.ack_now:
+        send_ack(tcb)
+    arm(tcb)
+
+
+# Segments
+
+
+def send_syn(tcb: Tcb) -> None:
+    """SYN, or SYN-ACK in SYN-RECEIVED; the first one or one more."""
+    stack = tcb.stack
+    tcb.syn_due = False
+    tcb.syn_count += 1
+    flags: i64 = SYN
+    ack: i64 = 0
+    wnd: i64 = min(tcb.policy.receive_buffer, MAX_WINDOW)  # never scaled (RFC 7323 2.2)
+    if tcb.st == SYN_RECEIVED:
+        flags |= ACK
+        ack = tcb.rcv_nxt
+        tcb.rcv_adv = (tcb.rcv_nxt + wnd) & MASK
+        _acknowledged(tcb)
+    retransmission = tcb.snd_nxt != tcb.iss
+    tcb.snd_nxt = (tcb.iss + 1) & MASK
+    wscale: i64 = tcb.rcv_wscale if tcb.wscale_on else -1
+    header_size: i64 = HEADER_SIZE + syn_options_size(wscale, tcb.sack_on, tcb.ts_on)
+    train = _board(tcb, header_size, retransmission)
+    w = train.writer
+    write_header(w, tcb.local_port, tcb.remote_port, tcb.iss, ack, flags, wnd, header_size, 0)
+    write_syn_options(w, tcb.rmss, wscale, tcb.sack_on, tcb.ts_on, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
+    _tell(tcb, train, header_size, retransmission)
+    if not retransmission:
+        time_segment(tcb, tcb.snd_nxt)
+    start_retransmission_timer(tcb)
+
+
+def send_ack(tcb: Tcb) -> None:
+    """A bare ACK: <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>."""
+    _emit(tcb, tcb.snd_nxt, ACK, 0, 0, False)
+
+
+def send_probe(tcb: Tcb) -> None:
+    """A window probe: below the window, so that the peer must answer it (RFC 9293 3.8.6.1; Linux's form)."""
+    _emit(tcb, (tcb.snd_una - 1) & MASK, ACK, 0, 0, False)
+
+
+def send_reset(tcb: Tcb) -> None:
+    """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK> on a connection of ours (RFC 9293 3.10.5)."""
+    tcb.stack.counters.resets_out += 1
+    _emit(tcb, tcb.snd_nxt, RST | ACK, 0, 0, False)
+
+
+def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: bool) -> None:
+    """One segment with ``n`` bytes from ``offset`` of the send queue. Every one carries our ACK and window."""
+    stack = tcb.stack
+    blocks = _sack_blocks(tcb)
+    header_size: i64 = HEADER_SIZE
+    if tcb.ts_on:
+        header_size += 12
+    if len(blocks) > 0:
+        header_size += 4 + 8 * len(blocks)
+    wnd = _advertise(tcb)
+    train = _board(tcb, header_size + n, retransmission)
+    w = train.writer
+    write_header(w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, 0)
+    if tcb.ts_on:
+        write_timestamps(w, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
+    if len(blocks) > 0:
+        write_sack(w, blocks)
+    if n > 0:
+        queue = tcb.send_queue
+        assert queue is not None
+        w.write(queue.slice(offset, n))
+        tcb.bytes_out += n
+        stack.counters.bytes_out += n
+    _acknowledged(tcb)
+    _tell(tcb, train, header_size + n, retransmission)
+
+
+def _board(tcb: Tcb, size: i64, retransmission: bool) -> Train:
+    stack = tcb.stack
+    train = stack.trains.board(tcb.route, size, tcb.train_serial, tcb.slot)
+    tcb.train_serial = train.serial
+    tcb.segments_out += 1
+    stack.counters.segments_out += 1
+    if retransmission:
+        tcb.retransmissions += 1
+        stack.counters.retransmissions += 1
+    return train
+
+
+def _tell(tcb: Tcb, train: Train, size: i64, retransmission: bool) -> None:
+    observer = tcb.stack.observer
+    if observer is not None:
+        observer.segment_out(tcb.stack.now, tcb.path, train.payload()[-size:], retransmission)
+
+
+def _acknowledged(tcb: Tcb) -> None:
+    """A segment that carries our ACK has been built: nothing is owed any more."""
+    tcb.ack_now = False
+    tcb.unacked_in = 0
+    tcb.delack_at = NEVER
+    tcb.last_ack_sent = tcb.rcv_nxt
+
+
+# New data and FIN
+
+
+def _send_new(tcb: Tcb) -> None:
+    """Send from the queue, then the FIN behind it, as windows, Nagle and silly-window avoidance allow."""
+    unsent = queued_bytes(tcb)
+    if unsent == 0 and not tcb.fin_queued:
+        return
+    mss = _segment_room(tcb)
+    flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
+    lost: i64 = (tcb.rtx_end - tcb.rtx_nxt) & MASK
+    idle = flight == 0
+    data_sent = False
+    while True:
+        room = min(tcb.snd_wnd - flight, tcb.cwnd - flight + lost)
+        n = min(unsent, mss, room)
+        # The FIN too takes a sequence number, and so a byte of the windows
+        if n <= 0 and (unsent > 0 or room <= 0):
+            break
+        if n < mss and unsent > 0 and not _may_send_short(tcb, n, unsent, flight):
+            break
+        fin = tcb.fin_queued and n == unsent and room > n
+        flags: i64 = ACK
+        if n > 0 and n == unsent:
+            flags |= PSH  # RFC 9293 3.9.1.2 (MUST-61): the last of what the user gave us
+        if fin:
+            flags |= FIN
+        _emit(tcb, tcb.snd_nxt, flags, flight, n, False)
+        flight += n
+        unsent -= n
+        data_sent = data_sent or n > 0
+        if fin:
+            flight += 1
+            tcb.fin_sent = True
+        tcb.snd_nxt = (tcb.snd_una + flight) & MASK
+        time_segment(tcb, tcb.snd_nxt)
+        if unsent == 0 and (fin or not tcb.fin_queued):
+            break
+    tcb.push_now = False
+    if flight > 0:
+        if idle:
+            tcb.progress_at = tcb.stack.now
+        tcb.persist_at = NEVER
+        if tcb.rtx_at == NEVER:
+            start_retransmission_timer(tcb)
+    elif tcb.persist_at == NEVER:
+        # Nothing in flight whose ACK could open the window: probe it (MUST-35)
+        tcb.progress_at = tcb.stack.now
+        tcb.rtx_count = 0
+        tcb.persist_at = tcb.stack.now + tcb.rto
+    if data_sent:
+        mark_ready(tcb, SENT)
+
+
+def _may_send_short(tcb: Tcb, n: i64, unsent: i64, flight: i64) -> bool:
+    """Whether a segment below the full size may leave (SWS avoidance, RFC 9293 3.8.6.2.1; Nagle, 3.7.4)."""
+    if n == unsent and (flight == 0 or tcb.policy.nodelay or tcb.fin_queued):
+        return True
+    return tcb.push_now or 2 * n >= tcb.max_snd_wnd
+
+
+def _segment_room(tcb: Tcb) -> i64:
+    """Data bytes in a full segment, with the SACK option that it will carry taken off."""
+    blocks = len(_sack_blocks(tcb))
+    return tcb.smss if blocks == 0 else max(tcb.smss - 4 - 8 * blocks, 1)
+
+
+def _retransmit(tcb: Tcb) -> None:
+    """Send again from RTX.NXT on what is believed lost, as far as the congestion window allows (go-back-N)."""
+    mss = _segment_room(tcb)
+    data_end: i64 = tcb.snd_nxt
+    if tcb.fin_sent and not tcb.fin_acked:
+        data_end = (tcb.snd_nxt - 1) & MASK
+    while seq_lt(tcb.rtx_nxt, tcb.rtx_end):
+        flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
+        lost: i64 = (tcb.rtx_end - tcb.rtx_nxt) & MASK
+        if flight - lost > 0 and flight - lost + mss > tcb.cwnd:
+            break
+        n = min(mss, seq_sub(data_end, tcb.rtx_nxt))
+        end: i64 = (tcb.rtx_nxt + n) & MASK
+        flags: i64 = ACK
+        if end == data_end:
+            flags |= PSH if n > 0 else 0
+            if tcb.fin_sent:
+                flags |= FIN
+        _emit(tcb, tcb.rtx_nxt, flags, (tcb.rtx_nxt - tcb.snd_una) & MASK, n, True)
+        if flags & FIN:
+            end = (end + 1) & MASK
+        tcb.rtx_nxt = end
+        if seq_gt(end, tcb.rtx_end):
+            tcb.rtx_end = end
+    if tcb.rtx_at == NEVER:
+        start_retransmission_timer(tcb)
+
+
+# Our receive window, and what we say about what we hold
+
+
+def _advertise(tcb: Tcb) -> i64:
+    """The window field, after moving its right edge as far as silly-window avoidance lets it (3.8.6.2.2)."""
+    current: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
+    if current < 0:
+        current = 0
+    window = current
+    if (RECEIVING >> tcb.st) & 1:
+        room = _receive_room(tcb)
+        if room - current >= _update_step(tcb):
+            window = min(room, MAX_WINDOW << tcb.rcv_wscale)
+    field: i64 = window >> tcb.rcv_wscale
+    if (field << tcb.rcv_wscale) < current:
+        field += 1  # rounding must not move the right edge left (SHLD-14)
+    edge: i64 = (tcb.rcv_nxt + (field << tcb.rcv_wscale)) & MASK
+    if seq_gt(edge, tcb.rcv_adv):
+        tcb.rcv_adv = edge
+    return min(field, MAX_WINDOW)
+
+
+def _receive_room(tcb: Tcb) -> i64:
+    queue = tcb.receive_queue
+    return tcb.policy.receive_buffer - (0 if queue is None else queue.size)
+
+
+def _update_step(tcb: Tcb) -> i64:
+    """Openings smaller than this are not worth telling (RFC 9293 3.8.6.2.2, with Fr = 1/2)."""
+    return max(min(tcb.policy.receive_buffer // 2, tcb.rmss), 1)
+
+
+def _consider_window_update(tcb: Tcb) -> None:
+    """The user has read: tell the peer if that opened the window by enough."""
+    tcb.window_update = False
+    if not (RECEIVING >> tcb.st) & 1:
+        return
+    current: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
+    room = min(_receive_room(tcb), MAX_WINDOW << tcb.rcv_wscale)
+    if room - current >= _update_step(tcb) and (current < tcb.rmss or room - current >= tcb.policy.receive_buffer // 4):
+        tcb.ack_now = True
+
+
+_NO_BLOCKS: list[tuple[int, int]] = []
+
+
+def _sack_blocks(tcb: Tcb) -> list[tuple[int, int]]:
+    """RFC 2018 4: three blocks fit beside timestamps, four without."""
+    held = tcb.reassembly
+    if held is None or not tcb.sack_on:
+        return _NO_BLOCKS
+    return held.sack_blocks(3 if tcb.ts_on else 4)

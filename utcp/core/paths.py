@@ -1,0 +1,123 @@
+"""Paths: (local address, peer address) interned to small integers, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import IntEnum
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Final, final
+
+from mypy_extensions import i64
+
+if TYPE_CHECKING:
+    from utcp.core.trains import Train
+
+UDP_HEADER: Final = 8
+IPV4_HEADER: Final = 20
+IPV6_HEADER: Final = 40
+# "1200-byte-safe": a UDP payload that every Internet path carries (RFC 9000 14, RFC 8899 BASE_PLPMTU)
+BASE_PAYLOAD: Final = 1200
+MAX_PAYLOAD: Final = 65_507
+# How long the number of a path that no connection and no TIME-WAIT record uses stays good
+GRACE: Final = 1_000_000_000
+SWEEP_AT: Final = 4096
+
+
+class PathError(IntEnum):
+    """What an ICMP message, or the local system, said about a path."""
+
+    PORT_UNREACHABLE = 1
+    HOST_UNREACHABLE = 2
+    NET_UNREACHABLE = 3
+    ADMIN_PROHIBITED = 4
+    TTL_EXCEEDED = 5
+    PACKET_TOO_BIG = 6
+
+    def __str__(self) -> str:
+        return self.name.lower().replace("_", " ")
+
+
+@final
+class Path:
+    """One (local, peer) pair. ``max_payload`` is the largest UDP payload in bytes that it is believed to carry."""
+
+    def __init__(self, index: i64, local: object, peer: object, key: bytes, max_payload: i64) -> None:
+        self.index: i64 = index
+        self.local: object = local
+        self.peer: object = peer
+        self.key: bytes = key  # keys the connections' ISNs and timestamp offsets
+        self.max_payload: i64 = max_payload
+        self.users: i64 = 0  # connections and TIME-WAIT records
+        self.connecting: i64 = 0  # connections in SYN-SENT or SYN-RECEIVED
+        self.used_at: i64 = 0
+        self.trains: list[Train] = []  # those still open, see utcp.core.trains
+
+
+def is_ipv6(address: object) -> bool:
+    return isinstance(address, tuple) and len(address) > 0 and isinstance(address[0], str) and ":" in address[0]
+
+
+@final
+class Paths:
+    """All paths of an engine. A number is used again once nothing refers to it and its grace has passed."""
+
+    def __init__(self, secret: bytes, mtu: Callable[[Any, Any], int] | int | None) -> None:
+        self._secret: bytes = secret
+        self._mtu: Callable[[Any, Any], int] | int | None = mtu
+        self._by_address: dict[tuple[object, object], Path] = {}
+        self._free: list[int] = []
+        self._sweep_at: i64 = SWEEP_AT
+        self.paths: list[Path | None] = []
+        self.released: i64 = 0
+
+    def intern(self, local: object, peer: object, now: i64) -> Path:
+        address = (local, peer)
+        path = self._by_address.get(address)
+        if path is None:
+            path = self._add(local, peer, now)
+            self._by_address[address] = path
+        path.used_at = now
+        return path
+
+    def get(self, index: i64) -> Path | None:
+        if index < 0 or index >= len(self.paths):
+            return None
+        return self.paths[index]
+
+    def _add(self, local: object, peer: object, now: i64) -> Path:
+        if len(self._by_address) >= self._sweep_at:
+            self._sweep(now)
+        index = self._free.pop() if self._free else len(self.paths)
+        key = blake2b(repr((local, peer)).encode(), key=self._secret[:64], digest_size=16).digest()
+        path = Path(index, local, peer, key, self._max_payload(local, peer))
+        if index == len(self.paths):
+            self.paths.append(path)
+        else:
+            self.paths[index] = path
+        return path
+
+    def _max_payload(self, local: object, peer: object) -> i64:
+        mtu: int | None
+        if self._mtu is None or isinstance(self._mtu, int):
+            mtu = self._mtu
+        else:
+            mtu = self._mtu(local, peer)
+        if not mtu:
+            return BASE_PAYLOAD
+        return payload_of_mtu(mtu, peer)
+
+    def _sweep(self, now: i64) -> None:
+        """Forget idle paths: datagrams from forged sources must not fill the memory."""
+        idle = [p for p in self._by_address.values() if p.users == 0 and not p.trains and now - p.used_at > GRACE]
+        for path in idle:
+            del self._by_address[(path.local, path.peer)]
+            self.paths[path.index] = None
+            self._free.append(path.index)
+            self.released += 1
+        self._sweep_at = max(SWEEP_AT, 2 * len(self._by_address))
+
+
+def payload_of_mtu(mtu: i64, peer: object) -> i64:
+    """The UDP payload that fits in an IP packet of ``mtu`` bytes; never below what RFC 9293 3.7.1 can live with."""
+    payload = mtu - (IPV6_HEADER if is_ipv6(peer) else IPV4_HEADER) - UDP_HEADER
+    return max(128, min(payload, MAX_PAYLOAD))

@@ -1,0 +1,63 @@
+"""The round-trip time estimator and the RTO's value (RFC 6298). Its deadline lives with the other deadlines."""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.stack import MILLISECOND, NEVER
+from utcp.core.tcb import Tcb
+from utcp.wire.segment import Segment
+from utcp.wire.seq import MASK, seq_ge
+
+
+def on_rtt_sample(tcb: Tcb, rtt: i64) -> None:
+    """Take one measurement, in nanoseconds (RFC 6298 2.2, 2.3); the RTO comes out of its back-off (5.7)."""
+    if tcb.srtt < 0:
+        tcb.srtt = rtt
+        tcb.rttvar = rtt >> 1
+    else:
+        delta: i64 = tcb.srtt - rtt
+        if delta < 0:
+            delta = -delta
+        tcb.rttvar += (delta - tcb.rttvar) >> 2
+        tcb.srtt += (rtt - tcb.srtt) >> 3
+    policy = tcb.policy
+    rto: i64 = tcb.srtt + 4 * tcb.rttvar
+    if rto < policy.rto_min:
+        rto = policy.rto_min
+    if rto > policy.rto_max:
+        rto = policy.rto_max
+    tcb.rto = rto
+
+
+def time_segment(tcb: Tcb, end: i64) -> None:
+    """Start timing the segment that ends before ``end``, unless one is being timed already."""
+    if tcb.rtt_at == NEVER:
+        tcb.rtt_at = tcb.stack.now
+        tcb.rtt_seq = end
+
+
+def measure(tcb: Tcb, seg: Segment) -> bool:
+    """Take a sample from an ACK of new data, if it gives one.
+
+    A timed segment is exact to the nanosecond and never a retransmitted one (Karn, MUST-18). Where it cannot
+    serve, the timestamp echo can (RFC 7323 4.1), whatever was retransmitted.
+    """
+    if tcb.rtt_at != NEVER and seq_ge(seg.ack, tcb.rtt_seq):
+        sample: i64 = tcb.stack.now - tcb.rtt_at
+        tcb.rtt_at = NEVER
+        on_rtt_sample(tcb, sample)
+        return True
+    if tcb.rtt_at == NEVER and tcb.ts_on and seg.ts and seg.ts_ecr != 0:
+        elapsed: i64 = (tcb.stack.ts_now(tcb.ts_offset) - seg.ts_ecr) & MASK
+        if elapsed < 0x7FFFFFFF:
+            on_rtt_sample(tcb, elapsed * MILLISECOND)
+            return True
+    return False
+
+
+def back_off(tcb: Tcb) -> None:
+    """Double the RTO (RFC 6298 5.5); a retransmitted segment is no longer timed (Karn)."""
+    tcb.rtx_count += 1
+    tcb.rtt_at = NEVER
+    tcb.rto = min(tcb.rto * 2, tcb.policy.rto_max)

@@ -1,0 +1,174 @@
+"""The transmission control block: every variable of one connection, flat, by its RFC 9293 3.3.1 name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mypy_extensions import i64
+
+from utcp.core.buffers import ReceiveQueue, SendQueue
+from utcp.core.config import Policy
+from utcp.core.paths import Path
+from utcp.core.reassembly import Reassembly
+from utcp.core.stack import NEVER, Stack
+from utcp.core.states import CLOSED
+from utcp.core.trains import NOBODY
+
+if TYPE_CHECKING:
+    from utcp.core.listener import Listener
+
+
+class Tcb:
+    """State only: the functions that act on it are the RFC's steps, a module for each mechanism.
+
+    Instants (``..._at``) and durations are nanoseconds; a deadline that is not set is NEVER.
+    """
+
+    def __init__(self, stack: Stack, route: Path, local_port: i64, remote_port: i64, key: i64, policy: Policy) -> None:
+        self.stack: Stack = stack
+        self.route: Path = route
+        self.path: i64 = route.index
+        self.local_port: i64 = local_port
+        self.remote_port: i64 = remote_port
+        self.key: i64 = key
+        self.slot: i64 = NOBODY  # index in stack.slots while the engine holds the connection
+        self.policy: Policy = policy
+        self.st: i64 = CLOSED
+        self.passive: bool = False
+        self.listener: Listener | None = None
+        self.context: Any = None
+
+        # Send sequence variables
+        self.iss: i64 = 0
+        self.syn_acked: bool = False
+        self.snd_una: i64 = 0
+        self.snd_nxt: i64 = 0
+        self.snd_wnd: i64 = 0
+        self.snd_wl1: i64 = 0
+        self.snd_wl2: i64 = 0
+        self.max_snd_wnd: i64 = 0
+        self.snd_wscale: i64 = 0
+        self.peer_mss: i64 = 536  # the MSS option of the peer's SYN
+        self.smss: i64 = 536  # data bytes in a full segment, options already taken off (RFC 6691)
+        self.send_queue: SendQueue | None = None  # byte 0 is the first unacknowledged one
+        self.fin_queued: bool = False  # the user has closed the sending side
+        self.fin_sent: bool = False
+        self.fin_acked: bool = False
+
+        # Receive sequence variables
+        self.irs: i64 = 0
+        self.rcv_nxt: i64 = 0
+        self.rcv_adv: i64 = 0  # right edge of the window we have advertised; never moves left (SHLD-14)
+        self.rcv_wscale: i64 = 0
+        self.rmss: i64 = 536  # the MSS we announced
+        self.rcv_mss: i64 = 0  # the largest segment received
+        self.receive_queue: ReceiveQueue | None = None
+        self.reassembly: Reassembly | None = None
+        self.fin_known: bool = False  # a FIN has been seen, at sequence number fin_at
+        self.fin_at: i64 = 0
+        self.fin_received: bool = False  # ... and reached
+        self.shut_rd: bool = False  # arriving data is acknowledged and discarded
+        self.discarded: i64 = 0  # bytes the user will never read
+
+        # Options in use
+        self.wscale_on: bool = False
+        self.sack_on: bool = False
+        self.ts_on: bool = False
+        self.ts_offset: i64 = 0
+        self.ts_recent: i64 = 0
+        self.ts_recent_at: i64 = 0
+        self.last_ack_sent: i64 = 0
+
+        # Intents, which ``output`` turns into segments
+        self.dirty: bool = False
+        self.syn_due: bool = False
+        self.ack_now: bool = False
+        self.dup_acks_due: i64 = 0  # one for each out-of-order segment (RFC 5681 4.2)
+        self.unacked_in: i64 = 0  # bytes received since the last ACK we sent
+        self.push_now: bool = False  # send what there is, full segment or not
+        self.window_update: bool = False  # the user has read: see whether the window opened enough to say so
+        self.train_serial: i64 = 0
+
+        # Round-trip time and retransmission (RFC 6298)
+        self.srtt: i64 = -1
+        self.rttvar: i64 = 0
+        self.rto: i64 = policy.rto_initial
+        self.rtt_seq: i64 = 0
+        self.rtt_at: i64 = NEVER  # when the timed segment left; NEVER: none is timed
+        self.rtx_count: i64 = 0  # time-outs or probes in a row
+        self.rtx_nxt: i64 = 0  # [rtx_nxt, rtx_end): believed lost, to be sent again
+        self.rtx_end: i64 = 0
+        self.progress_at: i64 = stack.now  # when the peer last acknowledged something new
+        self.syn_lost: bool = False
+
+        # Congestion control (RFC 5681)
+        self.cwnd: i64 = 0
+        self.ssthresh: i64 = 1 << 40
+        self.cwnd_acked: i64 = 0
+
+        # Deadlines; 2MSL lives in the TIME-WAIT table
+        self.rtx_at: i64 = NEVER
+        self.persist_at: i64 = NEVER
+        self.delack_at: i64 = NEVER
+        self.fin_wait_2_at: i64 = NEVER
+        self.linger_at: i64 = NEVER
+        self.armed_at: i64 = NEVER  # the entry in the timer wheel that counts
+
+        # Closing
+        self.orphan: bool = False  # the user has closed: the engine owns what is left
+        self.flushing: bool = False  # close(flush=True): unacknowledged data comes before any RST
+        self.reset_when_flushed: bool = False
+        self.done: bool = False  # the teardown is complete on this side
+        self.error: Exception | None = None
+        self.soft_error: str = ""
+        self.reason: str = ""
+        self.reset_received: bool = False
+
+        # Readiness
+        self.ready_bits: i64 = 0
+        self.in_ready: bool = False
+
+        # Challenge ACKs (RFC 5961)
+        self.challenged_at: i64 = -NEVER
+
+        # Statistics
+        self.opened_at: i64 = stack.now
+        self.segments_in: i64 = 0
+        self.segments_out: i64 = 0
+        self.bytes_in: i64 = 0
+        self.bytes_out: i64 = 0
+        self.retransmissions: i64 = 0
+        self.syn_count: i64 = 0
+
+
+def mark_dirty(tcb: Tcb) -> None:
+    """Have ``output`` look at the connection before the next trains leave."""
+    if not tcb.dirty:
+        tcb.dirty = True
+        tcb.stack.dirty.append(tcb)
+
+
+def mark_ready(tcb: Tcb, bits: i64) -> None:
+    """Tell the user of the connection, by way of ``Engine.ready``."""
+    tcb.ready_bits |= bits
+    if not tcb.in_ready:
+        tcb.in_ready = True
+        tcb.stack.ready.append(tcb)
+
+
+def sent_bytes(tcb: Tcb) -> i64:
+    """Data bytes sent and not acknowledged: SND.NXT - SND.UNA less the SYN's and the FIN's number."""
+    flight: i64 = (tcb.snd_nxt - tcb.snd_una) & 0xFFFFFFFF
+    if not tcb.syn_acked and flight > 0:
+        flight -= 1
+    if tcb.fin_sent and not tcb.fin_acked:
+        flight -= 1
+    return flight
+
+
+def queued_bytes(tcb: Tcb) -> i64:
+    """Bytes written and not yet sent once."""
+    queue = tcb.send_queue
+    if queue is None:
+        return 0
+    return queue.size - sent_bytes(tcb)

@@ -1,0 +1,126 @@
+"""The end of a connection on this side: its TCB leaves the engine, its user is told why."""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.deadlines import disarm
+from utcp.core.output import send_ack
+from utcp.core.stack import NEVER, Stack
+from utcp.core.states import CLOSED, CLOSED_BIT, SYN_RECEIVED, SYN_SENT, TIME_WAIT
+from utcp.core.tcb import Tcb, mark_ready
+from utcp.core.transition import set_state
+
+# Why a connection ended: what observers and CloseInfo say
+GRACEFUL = "graceful"
+RESET = "reset-by-peer"
+ABORTED = "aborted"
+REFUSED = "refused"
+TIMED_OUT = "timed-out"
+UNREAD_DATA = "unread-data"  # closed by the user with data unread: RST (SHLD-3)
+LINGER_EXPIRED = "linger-expired"
+NOT_ACCEPTED = "not-accepted"  # its listener closed first
+CLOSED_EARLY = "closed-before-established"
+FIN_WAIT_2_EXPIRED = "fin-wait-2-expired"
+
+
+def enter_closed(tcb: Tcb, reason: str, error: Exception | None) -> None:
+    """Delete the TCB; enter CLOSED. ``error`` is what the user gets to see, None for an end that lost nothing."""
+    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+        tcb.route.connecting -= 1
+        tcb.stack.counters.failed_opens += 1
+        if tcb.listener is not None:
+            tcb.listener.embryonic -= 1
+    set_state(tcb, CLOSED)
+    _release(tcb)
+    _finish(tcb, reason, error)
+
+
+def enter_time_wait(tcb: Tcb) -> None:
+    """Delete the TCB, leaving a record of it for 2MSL (MUST-13)."""
+    stack = tcb.stack
+    set_state(tcb, TIME_WAIT)
+    if tcb.ack_now:
+        send_ack(tcb)  # at once: the record below must know the last timestamp we used
+    _release(tcb)
+    evict_time_wait(stack, stack.policy.max_time_wait - 1)
+    wnd: i64 = ((tcb.rcv_adv - tcb.rcv_nxt) & 0xFFFFFFFF) >> tcb.rcv_wscale
+    stack.time_wait.insert(
+        tcb.key,
+        tcb.snd_nxt,
+        tcb.rcv_nxt,
+        wnd,
+        tcb.ts_on,
+        tcb.ts_recent,
+        stack.ts_now(tcb.ts_offset),
+        stack.now,
+        2 * tcb.policy.msl,
+    )
+    tcb.route.users += 1
+    _finish(tcb, GRACEFUL, None)
+
+
+def evict_time_wait(stack: Stack, limit: i64) -> None:
+    """Keep the table below its cap: the record that would expire first goes first."""
+    while len(stack.time_wait) > limit and len(stack.time_wait) > 0:
+        stack.counters.time_wait_evicted += 1
+        time_wait_ended(stack, stack.time_wait.pop_oldest())
+
+
+def time_wait_ended(stack: Stack, key: i64) -> None:
+    """A TIME-WAIT record has been removed: the connection is CLOSED."""
+    path = stack.paths.get(key >> 32)
+    if path is not None:
+        path.users -= 1
+    stack.tell_state_change(key, TIME_WAIT, CLOSED)
+
+
+def adopt(tcb: Tcb) -> None:
+    """Put a new TCB into the engine's tables."""
+    stack = tcb.stack
+    if stack.free_slots:
+        tcb.slot = stack.free_slots.pop()
+        stack.slots[tcb.slot] = tcb
+    else:
+        tcb.slot = len(stack.slots)
+        stack.slots.append(tcb)
+    stack.by_key[tcb.key] = tcb
+    tcb.route.users += 1
+    tcb.route.connecting += 1
+
+
+def become_orphan(tcb: Tcb) -> bool:
+    """The user has let go. False if there are too many orphans: then this one must be reset (Linux tcp_max_orphans)."""
+    if tcb.orphan:
+        return True
+    tcb.orphan = True
+    tcb.stack.orphans += 1
+    return tcb.stack.orphans <= tcb.stack.policy.max_orphans
+
+
+def _release(tcb: Tcb) -> None:
+    stack = tcb.stack
+    if tcb.slot < 0:
+        return
+    del stack.by_key[tcb.key]
+    stack.slots[tcb.slot] = None
+    stack.free_slots.append(tcb.slot)
+    tcb.slot = -1
+    tcb.armed_at = NEVER
+    disarm(tcb)
+    tcb.route.users -= 1
+    if tcb.orphan:
+        stack.orphans -= 1
+    tcb.reassembly = None
+    tcb.ack_now = False
+    tcb.dup_acks_due = 0
+
+
+def _finish(tcb: Tcb, reason: str, error: Exception | None) -> None:
+    if tcb.done:
+        return
+    tcb.done = True
+    tcb.reason = reason
+    tcb.error = error
+    tcb.stack.tell_closed(tcb.key, reason)
+    mark_ready(tcb, CLOSED_BIT)

@@ -1,0 +1,119 @@
+"""RFC 9293 3.10.7.4, seventh: the segment text. In order it goes to the user, out of order it waits."""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.buffers import ReceiveQueue
+from utcp.core.closing import abort, on_fin
+from utcp.core.deadlines import unacked_data
+from utcp.core.reassembly import Reassembly
+from utcp.core.stack import NEVER
+from utcp.core.states import ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, READABLE
+from utcp.core.tcb import Tcb, mark_ready
+from utcp.core.teardown import UNREAD_DATA
+from utcp.wire.segment import FIN, Segment
+from utcp.wire.seq import MASK, seq_sub
+
+# States in which the peer has not closed its sending side
+RECEIVING = (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2)
+
+
+def process_text(tcb: Tcb, seg: Segment) -> None:
+    """The seventh and eighth step: data, then FIN. In the other states the peer has already said it is done."""
+    if not (RECEIVING >> tcb.st) & 1 or (seg.data_len == 0 and not seg.flags & FIN):
+        return
+    seq: i64 = seg.seq
+    start: i64 = seg.data_start
+    n: i64 = seg.data_len
+    fin = seg.flags & FIN != 0
+    # Trim to the window: first what we have, then what we did not ask for
+    old: i64 = seq_sub(tcb.rcv_nxt, seq)
+    if old > 0:
+        tcb.ack_now = True
+        if old > n:
+            return  # step one let it pass for its ACK only
+        seq = tcb.rcv_nxt
+        start += old
+        n -= old
+    room: i64 = seq_sub(tcb.rcv_adv, seq)
+    if n > room:
+        n = max(room, 0)
+        fin = False
+        tcb.ack_now = True
+    if n > 0:
+        _take_data(tcb, seq, seg.buf[start : start + n])
+        if tcb.done:
+            return
+    if fin:
+        tcb.fin_known = True
+        tcb.fin_at = (seq + n) & MASK
+        if tcb.fin_at != tcb.rcv_nxt and n == 0:
+            tcb.dup_acks_due += 1  # a hole before the FIN
+    if tcb.fin_known and tcb.rcv_nxt == tcb.fin_at:
+        on_fin(tcb)
+
+
+def _take_data(tcb: Tcb, seq: i64, data: bytes) -> None:
+    tcb.bytes_in += len(data)
+    tcb.stack.counters.bytes_in += len(data)
+    if len(data) > tcb.rcv_mss:
+        tcb.rcv_mss = len(data)
+    if tcb.orphan and _refuse_data(tcb, len(data)):
+        return
+    if seq != tcb.rcv_nxt:
+        held = tcb.reassembly
+        if held is None:
+            held = Reassembly()
+            tcb.reassembly = held
+        held.add(seq, data, tcb.rcv_nxt)
+        tcb.dup_acks_due += 1
+        return
+    _deliver(tcb, data)
+    held = tcb.reassembly
+    if held is not None:
+        # A hole is filled, or part of it: say so at once (RFC 5681 4.2)
+        tcb.ack_now = True
+        more = held.pop(tcb.rcv_nxt)
+        if more:
+            _deliver(tcb, more)
+        if held.held == 0:
+            tcb.reassembly = None
+    _owe_ack(tcb, len(data))
+
+
+def _deliver(tcb: Tcb, data: bytes) -> None:
+    tcb.rcv_nxt = (tcb.rcv_nxt + len(data)) & MASK
+    if tcb.shut_rd:
+        tcb.discarded += len(data)
+        return
+    queue = tcb.receive_queue
+    if queue is None:
+        queue = ReceiveQueue()
+        tcb.receive_queue = queue
+    queue.append(data)
+    mark_ready(tcb, READABLE)
+
+
+def _owe_ack(tcb: Tcb, n: i64) -> None:
+    """Delayed ACK (MUST-40, SHLD-18, SHLD-19): at the second full segment, or after the delay."""
+    tcb.unacked_in += n
+    if tcb.unacked_in >= 2 * tcb.rcv_mss or tcb.policy.delayed_ack == 0:
+        tcb.ack_now = True
+    elif tcb.delack_at == NEVER:
+        tcb.delack_at = tcb.stack.now + tcb.policy.delayed_ack
+
+
+def _refuse_data(tcb: Tcb, n: i64) -> bool:
+    """Data for a user who has closed: RST, so that the peer learns of the loss (RFC 1122 4.2.2.13).
+
+    While flushing, our own bytes come first: the data is acknowledged and discarded, and the RST takes the
+    FIN's place. Returns whether the connection is gone.
+    """
+    if tcb.flushing and unacked_data(tcb) > 0:
+        tcb.reset_when_flushed = True
+        tcb.fin_queued = tcb.fin_sent
+        return False
+    tcb.discarded += n
+    abort(tcb, UNREAD_DATA, None)
+    return True

@@ -1,0 +1,100 @@
+"""What happens when a deadline has passed (RFC 9293 3.10.8 and the mechanisms' own RFCs)."""
+
+from __future__ import annotations
+
+import errno
+from mypy_extensions import i64
+
+from utcp.core.closing import abort
+from utcp.core.congestion import on_retransmission_timeout
+from utcp.core.deadlines import earliest_deadline, give_up_at, start_retransmission_timer
+from utcp.core.output import send_probe, send_reset
+from utcp.core.rtt import back_off
+from utcp.core.stack import NEVER
+from utcp.core.states import FIN_WAIT_2, SYN_RECEIVED, SYN_SENT
+from utcp.core.tcb import Tcb, mark_dirty
+from utcp.core.teardown import FIN_WAIT_2_EXPIRED, LINGER_EXPIRED, TIMED_OUT, enter_closed
+
+
+def run_deadlines(tcb: Tcb) -> None:
+    """Act on every deadline of the connection that has passed."""
+    stack = tcb.stack
+    now = stack.now
+    if tcb.delack_at <= now:
+        stack.tell_timer(tcb.key, "delayed-ack")
+        tcb.delack_at = NEVER
+        tcb.ack_now = True
+    if tcb.rtx_at <= now:
+        _on_retransmission_timeout(tcb)
+    if tcb.persist_at <= now:
+        _on_persist_timeout(tcb)
+    if tcb.linger_at <= now:
+        stack.tell_timer(tcb.key, "linger")
+        abort(tcb, LINGER_EXPIRED, None)
+    if tcb.fin_wait_2_at <= now:
+        # Deviation: RFC 9293 3.6 knows no such timer; without it a peer that never closes would hold an
+        # orphan for ever
+        stack.tell_timer(tcb.key, "fin-wait-2")
+        tcb.fin_wait_2_at = NEVER
+        if tcb.st == FIN_WAIT_2:
+            enter_closed(tcb, FIN_WAIT_2_EXPIRED, None)
+    if earliest_deadline(tcb) < NEVER or tcb.ack_now:
+        mark_dirty(tcb)
+
+
+def _on_retransmission_timeout(tcb: Tcb) -> None:
+    """RFC 6298 5.4 to 5.7."""
+    stack = tcb.stack
+    stack.tell_timer(tcb.key, "retransmit")
+    if stack.now >= give_up_at(tcb):
+        _give_up(tcb)
+        return
+    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+        tcb.syn_lost = True
+        tcb.syn_due = True
+        back_off(tcb)
+    else:
+        on_retransmission_timeout(tcb)
+        back_off(tcb)
+        # Everything in flight counts as lost; it is sent again as the window grows from one segment
+        tcb.rtx_nxt = tcb.snd_una
+        tcb.rtx_end = tcb.snd_nxt
+        start_retransmission_timer(tcb)
+    if tcb.rtx_count == tcb.policy.r1:
+        stack.tell_timer(tcb.key, "r1")  # MUST-20 (a): the advice that this path may be dead
+    mark_dirty(tcb)
+
+
+def _on_persist_timeout(tcb: Tcb) -> None:
+    """Probe a closed window; send into one that is merely small (RFC 9293 3.8.6.1, MUST-35, MUST-36)."""
+    stack = tcb.stack
+    stack.tell_timer(tcb.key, "persist")
+    if tcb.snd_wnd > 0:
+        tcb.push_now = True  # the override of 3.8.6.2.1: the window will not get larger by waiting
+        tcb.persist_at = NEVER
+        mark_dirty(tcb)
+        return
+    if stack.now >= give_up_at(tcb):
+        _give_up(tcb)
+        return
+    tcb.rtx_count += 1
+    send_probe(tcb)
+    interval: i64 = min(tcb.rto << min(tcb.rtx_count, 16), tcb.policy.persist_max)
+    tcb.persist_at = min(stack.now + interval, give_up_at(tcb))
+
+
+def _give_up(tcb: Tcb) -> None:
+    """R2 has passed (MUST-20 (b)): delete the connection, tell the user."""
+    stack = tcb.stack
+    stack.counters.timeouts += 1
+    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+        tries = tcb.syn_count
+        text = f"Connection timed out: no answer to {tries} SYN{'s' if tries != 1 else ''}"
+    else:
+        seconds = int(stack.now - tcb.progress_at) / 1e9
+        text = f"Connection timed out: nothing acknowledged for {seconds:.3g} s, {tcb.rtx_count} retransmissions"
+    if tcb.soft_error:
+        text += f" (last error on the path: {tcb.soft_error})"
+    if tcb.orphan and tcb.snd_wnd == 0 and tcb.persist_at != NEVER:
+        send_reset(tcb)  # the peer lives: tell it (RFC 2525 2.17)
+    enter_closed(tcb, TIMED_OUT, TimeoutError(errno.ETIMEDOUT, text))

@@ -1,0 +1,102 @@
+"""Trains: segments for one path, all of one length, that leave in one system call (UDP GSO).
+
+The kernel's price is per datagram it is handed, not per segment, so whatever is due for one peer in a tick is
+bucketed by length. Segments of one connection never overtake each other: a segment may join an open train only
+if that train leaves no earlier than the one that took the connection's previous segment.
+"""
+
+from __future__ import annotations
+
+from typing import Final, final
+
+from librt.strings import BytesWriter
+from mypy_extensions import i64
+
+from utcp.core.paths import Path
+
+MAX_TRAIN_SEGMENTS: Final = 128  # UDP_MAX_SEGMENTS of current kernels
+MAX_TRAIN_BYTES: Final = 65_507  # an IPv4 datagram's largest payload
+NOBODY: Final = -1
+
+
+@final
+class Train:
+    """``count`` segments of ``segment_size`` bytes each (the last may be shorter) for ``path``."""
+
+    def __init__(self, route: Path, segment_size: i64, serial: i64, owner: i64) -> None:
+        self.route: Path = route
+        self.path: i64 = route.index
+        self.segment_size: i64 = segment_size
+        self.serial: i64 = serial
+        self.owner: i64 = owner  # the one connection (slot) whose segments these are, or NOBODY
+        self.count: i64 = 0
+        self.ecn: i64 = 0
+        self.full: bool = False
+        self.writer: BytesWriter = BytesWriter()
+
+    def payload(self) -> bytes:
+        """All segments, one after the other."""
+        return self.writer.getvalue()
+
+    def datagrams(self) -> list[bytes]:
+        """One entry per segment: for simulation, tests and systems without GSO."""
+        payload = self.writer.getvalue()
+        if self.count == 1:
+            return [payload]
+        size = self.segment_size
+        return [payload[i : i + size] for i in range(0, len(payload), size)]
+
+    def __repr__(self) -> str:
+        return f"<Train path={self.path} {self.count}x{self.segment_size}>"
+
+
+@final
+class Trains:
+    """The trains being formed since the last ``take``."""
+
+    def __init__(self) -> None:
+        self.trains: list[Train] = []
+        self.serial: i64 = 0
+        self.segments: i64 = 0
+        self.max_segments: i64 = MAX_TRAIN_SEGMENTS
+
+    def board(self, route: Path, size: i64, after: i64, owner: i64) -> Train:
+        """The train that takes a segment of ``size`` bytes whose connection last used train number ``after``.
+
+        The caller writes exactly ``size`` bytes to its ``writer``.
+        """
+        self.segments += 1
+        for open_train in route.trains:
+            train: Train = open_train
+            if train.full or train.serial < after:
+                continue
+            if train.segment_size == size:
+                self._count(train, size, owner)
+                return train
+            if size < train.segment_size and train.owner == owner:
+                # A connection's short last segment may close its own train
+                train.count += 1
+                train.full = True
+                return train
+        self.serial += 1
+        train = Train(route, size, self.serial, owner)
+        self.trains.append(train)
+        route.trains.append(train)
+        self._count(train, size, owner)
+        return train
+
+    def _count(self, train: Train, size: i64, owner: i64) -> None:
+        train.count += 1
+        if train.owner != owner:
+            train.owner = NOBODY
+        if train.count >= self.max_segments or (train.count + 1) * size > MAX_TRAIN_BYTES:
+            train.full = True
+
+    def take(self) -> list[Train]:
+        """Hand out the trains formed so far, in the order in which they must leave."""
+        trains = self.trains
+        for train in trains:
+            train.route.trains = []
+        self.trains = []
+        self.segments = 0
+        return trains

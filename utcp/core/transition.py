@@ -1,0 +1,17 @@
+"""The one place where a connection's state changes."""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.states import State, legal_transition
+from utcp.core.tcb import Tcb
+
+
+def set_state(tcb: Tcb, new: i64) -> None:
+    """Go to state ``new``: along the edges of RFC 9293 Figure 5 only."""
+    old = tcb.st
+    if not legal_transition(old, new):
+        raise RuntimeError(f"no transition leads from {State(old)} to {State(new)}")
+    tcb.st = new
+    tcb.stack.tell_state_change(tcb.key, old, new)
