@@ -111,5 +111,4 @@ def _set_window(tcb: Tcb, seg: Segment) -> None:
     tcb.snd_wnd = seg.wnd << tcb.snd_wscale
     tcb.snd_wl1 = seg.seq
     tcb.snd_wl2 = seg.ack
-    if tcb.snd_wnd > tcb.max_snd_wnd:
-        tcb.max_snd_wnd = tcb.snd_wnd
+    tcb.max_snd_wnd = max(tcb.max_snd_wnd, tcb.snd_wnd)

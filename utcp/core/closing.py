@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from utcp.core.deadlines import unacked_data
 from utcp.core.output import send_reset
+from utcp.core.reset import RESET_ON_ABORT
 from utcp.core.stack import NEVER
 from utcp.core.states import (
     CLOSE_WAIT,
@@ -16,7 +17,6 @@ from utcp.core.states import (
     LAST_ACK,
     SYN_SENT,
 )
-from utcp.core.reset import RESET_ON_ABORT
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
 from utcp.core.teardown import (
     ABORTED,

@@ -167,6 +167,5 @@ class Connection(Tcb):
 
     def _call(self, name: str, now: i64) -> None:
         stack = self.stack
-        if now > stack.now:
-            stack.now = now
+        stack.now = max(stack.now, now)
         stack.tell_user_call(self.key, name)

@@ -15,15 +15,10 @@ from utcp.core.tcb import Tcb
 
 def earliest_deadline(tcb: Tcb) -> i64:
     at = tcb.rtx_at
-    if tcb.persist_at < at:
-        at = tcb.persist_at
-    if tcb.delack_at < at:
-        at = tcb.delack_at
-    if tcb.fin_wait_2_at < at:
-        at = tcb.fin_wait_2_at
-    if tcb.linger_at < at:
-        at = tcb.linger_at
-    return at
+    at = min(at, tcb.persist_at)
+    at = min(at, tcb.delack_at)
+    at = min(at, tcb.fin_wait_2_at)
+    return min(at, tcb.linger_at)
 
 
 def arm(tcb: Tcb) -> None:
@@ -45,7 +40,7 @@ def disarm(tcb: Tcb) -> None:
 def give_up_at(tcb: Tcb) -> i64:
     """When to stop waiting for the peer to acknowledge something (R2; RFC 9293 3.8.3, MUST-20, MUST-23)."""
     policy = tcb.policy
-    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+    if tcb.st in (SYN_SENT, SYN_RECEIVED):
         at: i64 = tcb.opened_at + policy.syn_r2
         if tcb.st == SYN_SENT and policy.connect_timeout >= 0:
             at = min(at, tcb.opened_at + policy.connect_timeout)

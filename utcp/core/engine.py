@@ -171,8 +171,7 @@ class Engine:
     def receive(self, path: i64, data: bytes, now: i64, segment_size: i64 = 0, ecn: i64 = 0) -> None:
         """One buffer from the socket: a segment, or (GRO) several of ``segment_size`` bytes, the last may be shorter."""
         stack = self._stack
-        if now > stack.now:
-            stack.now = now
+        stack.now = max(stack.now, now)
         route = stack.paths.get(path)
         if route is None:
             stack.counters.drop("unknown-path")
@@ -193,8 +192,7 @@ class Engine:
         A refusal ends connections that are still in SYN-SENT; for all others it is a soft error (MUST-56).
         """
         stack = self._stack
-        if now > stack.now:
-            stack.now = now
+        stack.now = max(stack.now, now)
         route = stack.paths.get(path)
         if route is None:
             return
@@ -226,8 +224,7 @@ class Engine:
     def handle_timeout(self, now: int) -> None:
         """Act on the deadlines that have passed. Early and spurious calls are harmless."""
         stack = self._stack
-        if now > stack.now:
-            stack.now = now
+        stack.now = max(stack.now, now)
         wheel = stack.wheel
         due = wheel.collect(stack.now)
         i: i64 = 0
@@ -255,8 +252,7 @@ class Engine:
             raise ValueError(f"path: {path} is not in use")
         _check_port("port", port, 1)
         _check_port("local_port", local_port, 0)
-        if now > stack.now:
-            stack.now = now
+        stack.now = max(stack.now, now)
         if local_port == 0:
             local_port = self._ephemeral_port(route, port)
         elif not self._free(route, local_port, port):
@@ -308,8 +304,7 @@ class Engine:
             raise ValueError(f"backlog: {backlog} is not in [1, inf)")
         if port in stack.listeners:
             raise OSError(errno.EADDRINUSE, f"Address already in use: TCP port {port}")
-        if now > stack.now:
-            stack.now = now
+        stack.now = max(stack.now, now)
         listener = Listener(stack, port, backlog, policy_of(config if config is not None else stack.config))
         stack.listeners[port] = listener
         return listener
@@ -347,8 +342,7 @@ class Engine:
     def transmit(self, now: i64) -> list[Train]:
         """Build what is due and hand out the trains, in the order in which they must leave."""
         stack = self._stack
-        if now > stack.now:
-            stack.now = now
+        stack.now = max(stack.now, now)
         while stack.dirty:
             dirty = stack.dirty
             stack.dirty = []

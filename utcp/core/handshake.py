@@ -6,9 +6,9 @@ from mypy_extensions import i64
 
 from utcp.core.congestion import start_congestion_control
 from utcp.core.stack import NEVER
+from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
 from utcp.core.transition import set_state
-from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.wire.segment import HEADER_SIZE, Segment
 from utcp.wire.seq import MASK
 

@@ -7,7 +7,6 @@ from hashlib import blake2b
 from mypy_extensions import i64
 
 from utcp.core.paths import Path
-from utcp.core.stack import Stack
 from utcp.core.tcb import Tcb
 from utcp.wire.seq import MASK, seq_gt
 

@@ -23,8 +23,6 @@ from utcp.core.states import (
     LAST_ACK,
     SENT,
     SYN_RECEIVED,
-    SYN_SENT,
-    TIME_WAIT,
 )
 from utcp.core.tcb import Tcb, mark_ready, queued_bytes
 from utcp.core.trains import Train
@@ -274,8 +272,7 @@ def _retransmit(tcb: Tcb) -> None:
 def _advertise(tcb: Tcb) -> i64:
     """The window field, after moving its right edge as far as silly-window avoidance lets it (3.8.6.2.2)."""
     current: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
-    if current < 0:
-        current = 0
+    current = max(current, 0)
     window = current
     if (RECEIVING >> tcb.st) & 1:
         room = _receive_room(tcb)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
-
 from hashlib import blake2b
+
 from mypy_extensions import i64
 
 from utcp.core.output import send_reset

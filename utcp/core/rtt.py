@@ -23,10 +23,8 @@ def on_rtt_sample(tcb: Tcb, rtt: i64) -> None:
         tcb.srtt += (rtt - tcb.srtt) >> 3
     policy = tcb.policy
     rto: i64 = tcb.srtt + 4 * tcb.rttvar
-    if rto < policy.rto_min:
-        rto = policy.rto_min
-    if rto > policy.rto_max:
-        rto = policy.rto_max
+    rto = max(rto, policy.rto_min)
+    rto = min(rto, policy.rto_max)
     tcb.rto = rto
 
 

@@ -26,7 +26,7 @@ FIN_WAIT_2_EXPIRED = "fin-wait-2-expired"
 
 def enter_closed(tcb: Tcb, reason: str, error: Exception | None) -> None:
     """Delete the TCB; enter CLOSED. ``error`` is what the user gets to see, None for an end that lost nothing."""
-    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+    if tcb.st in (SYN_SENT, SYN_RECEIVED):
         tcb.route.connecting -= 1
         tcb.stack.counters.failed_opens += 1
         if tcb.listener is not None:

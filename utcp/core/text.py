@@ -57,8 +57,7 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
 def _take_data(tcb: Tcb, seq: i64, data: bytes) -> None:
     tcb.bytes_in += len(data)
     tcb.stack.counters.bytes_in += len(data)
-    if len(data) > tcb.rcv_mss:
-        tcb.rcv_mss = len(data)
+    tcb.rcv_mss = max(tcb.rcv_mss, len(data))
     if tcb.orphan and _refuse_data(tcb, len(data)):
         return
     if seq != tcb.rcv_nxt:

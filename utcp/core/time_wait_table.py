@@ -14,7 +14,18 @@ class TimeWaitTable:
         self._k: dict[int, int] = {}
         self._n: i64 = 0
 
-    def insert(self, key: i64, snd_nxt: i64, rcv_nxt: i64, rcv_wnd: i64, ts_on: bool, ts_recent: i64, ts_last: i64, now: i64, duration: i64) -> None:
+    def insert(
+        self,
+        key: i64,
+        snd_nxt: i64,
+        rcv_nxt: i64,
+        rcv_wnd: i64,
+        ts_on: bool,
+        ts_recent: i64,
+        ts_last: i64,
+        now: i64,
+        duration: i64,
+    ) -> None:
         self._n += 1
         self._k[key] = self._n
         self._r[key] = [snd_nxt, rcv_nxt, rcv_wnd, int(ts_on), ts_recent, ts_last, now + duration, duration, key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+
 from mypy_extensions import i64
 
 from utcp.core.closing import abort
@@ -49,7 +50,7 @@ def _on_retransmission_timeout(tcb: Tcb) -> None:
     if stack.now >= give_up_at(tcb):
         _give_up(tcb)
         return
-    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+    if tcb.st in (SYN_SENT, SYN_RECEIVED):
         tcb.syn_lost = True
         tcb.syn_due = True
         back_off(tcb)
@@ -87,7 +88,7 @@ def _give_up(tcb: Tcb) -> None:
     """R2 has passed (MUST-20 (b)): delete the connection, tell the user."""
     stack = tcb.stack
     stack.counters.timeouts += 1
-    if tcb.st == SYN_SENT or tcb.st == SYN_RECEIVED:
+    if tcb.st in (SYN_SENT, SYN_RECEIVED):
         tries = tcb.syn_count
         text = f"Connection timed out: no answer to {tries} SYN{'s' if tries != 1 else ''}"
     else:

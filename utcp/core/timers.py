@@ -51,7 +51,9 @@ class TimerWheel:
 
     def next_deadline(self) -> i64:
         """The earliest deadline, -1 when there is none."""
-        return self._next if self._count > 0 else -1
+        if self._count == 0:
+            return -1
+        return self._next
 
     def insert(self, deadline: i64, slot: i64) -> None:
         """Add an entry; ``deadline`` may have passed already."""
@@ -174,8 +176,12 @@ class _Present:
         self._size: i64 = 0  # the pairs in use of the heap
 
     def next_deadline(self) -> i64:
-        earliest = self._run[self._first] if self._first < self._end else _NEVER
-        return min(earliest, self._heap[0]) if self._size > 0 else earliest
+        earliest: i64 = _NEVER
+        if self._first < self._end:
+            earliest = self._run[self._first]
+        if self._size > 0:
+            earliest = min(earliest, self._heap[0])
+        return earliest
 
     def start(self, entries: vec[i64]) -> None:
         """Begin with ``entries``, in any order; nothing was left."""

@@ -1,0 +1,50 @@
+"""What must hold after every step, for tests and exhaustive checks (docs/engine.md)."""
+
+from __future__ import annotations
+
+from utcp.core.deadlines import earliest_deadline, unacked_data
+from utcp.core.engine import Engine
+from utcp.core.stack import NEVER
+from utcp.core.states import CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT_2, LISTEN, TIME_WAIT
+from utcp.core.tcb import Tcb
+from utcp.wire.seq import seq_ge, seq_le, seq_sub
+
+
+def check(engine: Engine) -> None:
+    """Raise AssertionError, naming the connection, when an invariant does not hold.
+
+    To be called when nothing is ``pending``: between two steps a connection may owe its output.
+    """
+    stack = engine.stack
+    wheel_at = stack.wheel.next_deadline()
+    for tcb in stack.by_key.values():
+        if tcb.dirty:
+            continue
+        _check_sequence_variables(tcb)
+        deadline = earliest_deadline(tcb)
+        # I1: sequence space in flight or queued has a live timer that leads to a transmission
+        waiting = tcb.snd_una != tcb.snd_nxt or unacked_data(tcb) > 0 or (tcb.fin_queued and not tcb.fin_acked)
+        if waiting:
+            assert min(tcb.rtx_at, tcb.persist_at) < NEVER, f"I1: {tcb!r} waits for an ACK without a timer"
+        # I2: every closing state has a deadline, but for FIN-WAIT-2 while the user holds the connection
+        if tcb.st not in (ESTABLISHED, CLOSE_WAIT) and not (tcb.st == FIN_WAIT_2 and not tcb.orphan):
+            assert deadline < NEVER, f"I2: {tcb!r} has no deadline"
+        if deadline < NEVER:
+            assert tcb.armed_at <= deadline, f"{tcb!r}: its deadline is not armed"
+            assert 0 <= wheel_at <= deadline, f"{tcb!r}: the engine would sleep past its deadline"
+        assert tcb.st not in (CLOSED, LISTEN, TIME_WAIT), f"{tcb!r} should have left the engine"
+        assert stack.slots[tcb.slot] is tcb, f"{tcb!r} is not in its slot"
+    live = sum(1 for tcb in stack.slots if tcb is not None)
+    assert live == len(stack.by_key), "slots and keys disagree"
+    assert stack.orphans == sum(1 for tcb in stack.by_key.values() if tcb.orphan), "orphans are miscounted"
+
+
+def _check_sequence_variables(tcb: Tcb) -> None:
+    assert seq_le(tcb.snd_una, tcb.snd_nxt), f"{tcb!r}: SND.UNA is beyond SND.NXT"
+    assert seq_le(tcb.rtx_nxt, tcb.rtx_end), f"{tcb!r}: the range to retransmit is inverted"
+    assert tcb.cwnd >= 0
+    if tcb.syn_acked:
+        assert seq_ge(tcb.rtx_nxt, tcb.snd_una) or tcb.rtx_nxt == tcb.rtx_end
+        queue = tcb.send_queue
+        flight = seq_sub(tcb.snd_nxt, tcb.snd_una) - (1 if tcb.fin_sent and not tcb.fin_acked else 0)
+        assert flight <= (0 if queue is None else queue.size), f"{tcb!r}: sent more than was queued"
