@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from utcp.core.deadlines import unacked_data
+from utcp.core.deadlines import give_up_at, unacked_data
 from utcp.core.output import send_reset
 from utcp.core.reset import RESET_ON_ABORT
 from utcp.core.stack import NEVER
@@ -76,9 +76,11 @@ def close(tcb: Tcb, flush: bool) -> None:
         close_sending_side(tcb)
     if tcb.st == FIN_WAIT_2:
         tcb.fin_wait_2_at = tcb.stack.now + tcb.policy.fin_timeout
+    # An orphan's patience is shorter
     if tcb.rtx_at != NEVER:
-        # An orphan's patience is shorter
-        tcb.rtx_at = min(tcb.rtx_at, tcb.stack.now + tcb.rto)
+        tcb.rtx_at = min(tcb.rtx_at, give_up_at(tcb))
+    if tcb.persist_at != NEVER:
+        tcb.persist_at = min(tcb.persist_at, give_up_at(tcb))
     mark_dirty(tcb)
 
 
@@ -88,9 +90,6 @@ def stop_reading(tcb: Tcb) -> None:
     queue = tcb.receive_queue
     if queue is not None:
         tcb.discarded += queue.clear()
-    held = tcb.reassembly
-    if held is not None and held.held > 0:
-        tcb.discarded += held.held
 
 
 def reset_for_unread_data(tcb: Tcb) -> None:

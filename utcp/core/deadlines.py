@@ -42,7 +42,7 @@ def give_up_at(tcb: Tcb) -> i64:
     policy = tcb.policy
     if tcb.st in (SYN_SENT, SYN_RECEIVED):
         at: i64 = tcb.opened_at + policy.syn_r2
-        if tcb.st == SYN_SENT and policy.connect_timeout >= 0:
+        if not tcb.passive and policy.connect_timeout >= 0:
             at = min(at, tcb.opened_at + policy.connect_timeout)
         return at
     patience = policy.r2

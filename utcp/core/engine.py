@@ -169,7 +169,7 @@ class Engine:
         return self._stack.paths.intern(local, peer, self._stack.now).index
 
     def receive(self, path: i64, data: bytes, now: i64, segment_size: i64 = 0, ecn: i64 = 0) -> None:
-        """One buffer from the socket: a segment, or (GRO) several of ``segment_size`` bytes, the last may be shorter."""
+        """One buffer from the socket: a segment, or (GRO) several of ``segment_size`` bytes and a last one."""
         stack = self._stack
         stack.now = max(stack.now, now)
         route = stack.paths.get(path)
@@ -199,13 +199,11 @@ class Engine:
         if kind == PathError.PACKET_TOO_BIG:
             self._shrink(route, mtu)
             return
-        text = str(PathError(kind))
-        hard = kind in (PathError.PORT_UNREACHABLE, PathError.ADMIN_PROHIBITED)
+        route.soft_error = str(PathError(kind))
+        if kind not in (PathError.PORT_UNREACHABLE, PathError.ADMIN_PROHIBITED) or route.connecting == 0:
+            return
         for tcb in list(stack.by_key.values()):
-            if tcb.route is not route:
-                continue
-            tcb.soft_error = text
-            if hard and tcb.st == SYN_SENT:
+            if tcb.route is route and tcb.st == SYN_SENT:
                 enter_closed(tcb, REFUSED, refused())
 
     def _shrink(self, route: Path, mtu: i64) -> None:

@@ -213,6 +213,7 @@ def _send_new(tcb: Tcb) -> None:
     if flight > 0:
         if idle:
             tcb.progress_at = tcb.stack.now
+            tcb.rtx_count = 0
         tcb.persist_at = NEVER
         if tcb.rtx_at == NEVER:
             start_retransmission_timer(tcb)

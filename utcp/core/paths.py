@@ -50,6 +50,7 @@ class Path:
         self.users: i64 = 0  # connections and TIME-WAIT records
         self.connecting: i64 = 0  # connections in SYN-SENT or SYN-RECEIVED
         self.used_at: i64 = 0
+        self.soft_error: str = ""  # the last ICMP error, for the text of a time-out
         self.trains: list[Train] = []  # those still open, see utcp.core.trains
 
 

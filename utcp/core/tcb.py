@@ -120,7 +120,6 @@ class Tcb:
         self.reset_when_flushed: bool = False
         self.done: bool = False  # the teardown is complete on this side
         self.error: Exception | None = None
-        self.soft_error: str = ""
         self.reason: str = ""
         self.reset_received: bool = False
 

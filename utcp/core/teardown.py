@@ -123,4 +123,5 @@ def _finish(tcb: Tcb, reason: str, error: Exception | None) -> None:
     tcb.reason = reason
     tcb.error = error
     tcb.stack.tell_closed(tcb.key, reason)
-    mark_ready(tcb, CLOSED_BIT)
+    if tcb.syn_acked or not tcb.passive:  # else no user has heard of it
+        mark_ready(tcb, CLOSED_BIT)

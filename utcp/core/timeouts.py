@@ -94,8 +94,8 @@ def _give_up(tcb: Tcb) -> None:
     else:
         seconds = int(stack.now - tcb.progress_at) / 1e9
         text = f"Connection timed out: nothing acknowledged for {seconds:.3g} s, {tcb.rtx_count} retransmissions"
-    if tcb.soft_error:
-        text += f" (last error on the path: {tcb.soft_error})"
+    if tcb.route.soft_error:
+        text += f" (last error on the path: {tcb.route.soft_error})"
     if tcb.orphan and tcb.snd_wnd == 0 and tcb.persist_at != NEVER:
         send_reset(tcb)  # the peer lives: tell it (RFC 2525 2.17)
     enter_closed(tcb, TIMED_OUT, TimeoutError(errno.ETIMEDOUT, text))
