@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utcp.core.buffers import COALESCE, ReceiveQueue, SendQueue
@@ -19,6 +19,7 @@ def pattern(start: int, n: int) -> bytes:
     return bytes([(i * 7 + (i >> 8)) & 0xFF for i in range(start, start + n)])
 
 
+@settings(deadline=None)
 @given(STEPS)
 def test_send_queue_is_a_byte_string(steps: list[tuple[str, int, int]]) -> None:
     queue = SendQueue()
@@ -45,6 +46,7 @@ def test_send_queue_is_a_byte_string(steps: list[tuple[str, int, int]]) -> None:
     assert queue.slice(0, len(model)) == model
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["append", "take", "peek", "clear"]), SIZES), max_size=60))
 def test_receive_queue_is_a_byte_string(steps: list[tuple[str, int]]) -> None:
     queue = ReceiveQueue()
