@@ -1,12 +1,18 @@
-"""Every policy number of the engine: ``Config`` for users, ``Policy`` for the engine's hot paths."""
+"""Every policy number of the engine, for users; ``utcp.core.policy`` is what the engine's hot paths read.
+
+This module stays interpreted in the compiled build: a compiled dataclass loses its docstrings, and the TypeErrors
+of its attributes do not name the field.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
-from typing import Any, Final, final
+from typing import Any, Final
 
-from mypy_extensions import i64, mypyc_attr
+from utcp.core.policy import Policy
+
+__all__ = ["CONNECTION_OPTIONS", "Config", "Policy", "policy_of"]
 
 # What ``Connection.set_option`` may change on a living connection.
 CONNECTION_OPTIONS: Final = frozenset(
@@ -41,8 +47,6 @@ def _switch(default: bool) -> Any:
     return field(default=default, metadata={"kind": bool})
 
 
-# Not native when compiled: native attributes would raise a TypeError that does not name the field.
-@mypyc_attr(native_class=False)
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """What may be tuned, with default, unit and source. ``dataclasses.replace`` makes a changed copy.
@@ -193,6 +197,12 @@ class Config:
         return cls(**{**ours, **overrides})
 
 
+@lru_cache(maxsize=256)
+def policy_of(config: Config) -> Policy:
+    """The Policy of a Config; equal configs share one."""
+    return Policy(config)
+
+
 def _check(name: str, value: object, kind: type, lo: float = 0, hi: float = 0, unit: str = "") -> None:
     if kind is bool:
         if not isinstance(value, bool):
@@ -202,54 +212,3 @@ def _check(name: str, value: object, kind: type, lo: float = 0, hi: float = 0, u
         raise TypeError(f"{name}: {value!r} is not {'a float' if kind is float else 'an int'}")
     if not lo <= value <= hi:  # false for nan as well
         raise ValueError(f"{name}: {value!r} is not in [{lo}, {hi}] ({unit})")
-
-
-@final
-class Policy:
-    """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1."""
-
-    def __init__(self, config: Config) -> None:
-        self.config: Config = config
-        self.rto_initial: i64 = _ns(config.rto_initial)
-        self.rto_min: i64 = _ns(config.rto_min)
-        self.rto_max: i64 = _ns(config.rto_max)
-        self.delayed_ack: i64 = _ns(config.delayed_ack)
-        self.r1: i64 = config.r1
-        self.r2: i64 = _ns(config.r2)
-        self.syn_r2: i64 = _ns(config.syn_r2)
-        self.persist_max: i64 = _ns(config.persist_max)
-        self.initial_window: i64 = config.initial_window
-
-        self.connect_timeout: i64 = _ns(config.connect_timeout)
-        self.msl: i64 = _ns(config.msl)
-        self.fin_timeout: i64 = _ns(config.fin_timeout)
-        self.orphan_timeout: i64 = _ns(config.orphan_timeout)
-        self.close_timeout: i64 = _ns(config.close_timeout)
-        self.linger: i64 = _ns(config.linger)
-        self.max_orphans: i64 = config.max_orphans
-
-        self.nodelay: bool = config.nodelay
-        self.max_segment_size: i64 = -1 if config.max_segment_size is None else config.max_segment_size
-        self.receive_buffer: i64 = config.receive_buffer
-        self.window_scaling: bool = config.window_scaling
-        self.timestamps: bool = config.timestamps
-        self.sack: bool = config.sack
-
-        self.rfc5961_rst: bool = config.rfc5961_rst
-        self.rfc5961_syn: bool = config.rfc5961_syn
-        self.challenge_ack_limit: i64 = config.challenge_ack_limit
-        self.challenge_ack_interval: i64 = _ns(config.challenge_ack_interval)
-        self.drop_syn_fin: bool = config.drop_syn_fin
-        self.rfc1337: bool = config.rfc1337
-        self.time_wait_reuse: bool = config.time_wait_reuse
-        self.max_time_wait: i64 = config.max_time_wait
-
-
-@lru_cache(maxsize=256)
-def policy_of(config: Config) -> Policy:
-    """The Policy of a Config; equal configs share one."""
-    return Policy(config)
-
-
-def _ns(seconds: float | None) -> i64:
-    return -1 if seconds is None else round(seconds * 1e9)

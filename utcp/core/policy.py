@@ -1,0 +1,55 @@
+"""``Policy``: the numbers of a ``Config`` in the form that the engine's hot paths read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, final
+
+from mypy_extensions import i64
+
+if TYPE_CHECKING:
+    from utcp.core.config import Config
+
+
+@final
+class Policy:
+    """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1."""
+
+    def __init__(self, config: Config) -> None:
+        self.config: Config = config
+        self.rto_initial: i64 = _ns(config.rto_initial)
+        self.rto_min: i64 = _ns(config.rto_min)
+        self.rto_max: i64 = _ns(config.rto_max)
+        self.delayed_ack: i64 = _ns(config.delayed_ack)
+        self.r1: i64 = config.r1
+        self.r2: i64 = _ns(config.r2)
+        self.syn_r2: i64 = _ns(config.syn_r2)
+        self.persist_max: i64 = _ns(config.persist_max)
+        self.initial_window: i64 = config.initial_window
+
+        self.connect_timeout: i64 = _ns(config.connect_timeout)
+        self.msl: i64 = _ns(config.msl)
+        self.fin_timeout: i64 = _ns(config.fin_timeout)
+        self.orphan_timeout: i64 = _ns(config.orphan_timeout)
+        self.close_timeout: i64 = _ns(config.close_timeout)
+        self.linger: i64 = _ns(config.linger)
+        self.max_orphans: i64 = config.max_orphans
+
+        self.nodelay: bool = config.nodelay
+        self.max_segment_size: i64 = -1 if config.max_segment_size is None else config.max_segment_size
+        self.receive_buffer: i64 = config.receive_buffer
+        self.window_scaling: bool = config.window_scaling
+        self.timestamps: bool = config.timestamps
+        self.sack: bool = config.sack
+
+        self.rfc5961_rst: bool = config.rfc5961_rst
+        self.rfc5961_syn: bool = config.rfc5961_syn
+        self.challenge_ack_limit: i64 = config.challenge_ack_limit
+        self.challenge_ack_interval: i64 = _ns(config.challenge_ack_interval)
+        self.drop_syn_fin: bool = config.drop_syn_fin
+        self.rfc1337: bool = config.rfc1337
+        self.time_wait_reuse: bool = config.time_wait_reuse
+        self.max_time_wait: i64 = config.max_time_wait
+
+
+def _ns(seconds: float | None) -> i64:
+    return -1 if seconds is None else round(seconds * 1e9)
