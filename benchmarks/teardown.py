@@ -39,7 +39,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--in-flight", type=at_least(1), default=default.in_flight, metavar="N", help="lifecycles at once (%(default)s)"
     )
-    add("--seconds", type=above(0.0), default=default.seconds, metavar="S", help="measured per round (%(default)s)")
+    add("--seconds", type=seconds, default=default.seconds, metavar="S", help="measured per round (%(default)s)")
     add("--rounds", type=at_least(1), default=3, metavar="R", help="the peers take turns so often (%(default)s)")
     add("--api", choices=("protocol", "streams"), default=default.api)
     add(
@@ -52,7 +52,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--payload", type=at_least(0), default=default.payload, metavar="BYTES", help="echoed in each (%(default)s)")
     add(
         "--msl",
-        type=above(-1e-9),
+        type=seconds_or_0,
         default=default.msl,
         metavar="S",
         help="utcp's MSL; TIME-WAIT is twice that (%(default)s)",
@@ -78,14 +78,15 @@ def at_least(lowest: int) -> Callable[[str], int]:
     return number
 
 
-def above(bound: float) -> Callable[[str], float]:
-    def number(text: str) -> float:
-        value = float(text)
-        if not bound < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above {max(bound, 0):g}")
-        return value
+def seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return value
 
-    return number
+
+def seconds_or_0(text: str) -> float:
+    return seconds(text) if float(text) else 0.0
 
 
 def workload_of(options: argparse.Namespace, peer: str) -> Workload:
