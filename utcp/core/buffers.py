@@ -26,7 +26,7 @@ class SendQueue:
         self._chunks: list[bytes] = []
         self._starts: list[int] = []  # stream position of each chunk's first byte
         self._head: i64 = 0  # index of the chunk that holds byte 0
-        self._cursor: i64 = 0  # index of the chunk where the last slice ended
+        self._cursor: i64 = 0  # a hint: index of the chunk where the last slice ended
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append. ``bytes`` are kept by reference, mutable input is copied."""
@@ -68,7 +68,6 @@ class SendQueue:
             chunks.clear()
             self._starts.clear()
             self._head = 0
-            self._cursor = 0
             return
         head = self._head
         while self._una >= self._starts[head] + len(chunks[head]):
@@ -77,7 +76,6 @@ class SendQueue:
         self._head = head
         if 2 * head > len(chunks):
             del chunks[:head], self._starts[:head]
-            self._cursor = self._cursor - head if self._cursor > head else 0
             self._head = 0
 
     def _locate(self, position: i64) -> i64:

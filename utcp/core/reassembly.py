@@ -128,10 +128,7 @@ class Reassembly:
         return blocks
 
     def _advance(self, rcv_nxt: i64) -> None:
-        if self._ranges:
-            self._next += seq_sub(rcv_nxt, self._next & MASK)
-        else:
-            self._next = rcv_nxt
+        self._next += seq_sub(rcv_nxt, self._next & MASK)
 
     def _first_reaching(self, left: i64) -> i64:
         """Index of the first range that overlaps, touches or follows the position ``left``."""
