@@ -1,0 +1,246 @@
+"""create_connection: names to addresses, addresses to attempts, the first that succeeds."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from utcp.aio import tls
+from utcp.aio.addresses import Address, Resolved, interleave, resolve
+from utcp.aio.datagrams import UdpSocket
+from utcp.aio.endpoint import Endpoint
+from utcp.aio.loops import endpoints_of
+from utcp.aio.transport import ProtocolFactory, Transport
+from utcp.core.config import Config
+
+if TYPE_CHECKING:
+    import ssl as ssl_module
+
+
+async def create_connection(
+    protocol_factory: ProtocolFactory,
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    ssl: bool | ssl_module.SSLContext | None = None,
+    family: int = 0,
+    proto: int = 0,
+    flags: int = 0,
+    sock: socket.socket | None = None,
+    local_addr: tuple[str | None, int] | None = None,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    ssl_shutdown_timeout: float | None = None,
+    happy_eyeballs_delay: float | None = None,
+    interleave: int | None = None,
+    all_errors: bool = False,
+    udp_port: int | None = None,
+    connect_timeout: float | None = None,
+    config: Config | None = None,
+    endpoint: Endpoint | None = None,
+) -> tuple[Transport, Any]:
+    """As ``loop.create_connection``, for a TCP connection inside UDP: returns (transport, protocol).
+
+    ``port`` is the TCP port, and the UDP port too unless ``udp_port`` names another. All clients of an event loop
+    share a UDP socket for each address family; ``endpoint`` is another one to use, ``sock`` a UDP socket bound
+    (and, without a host, connected) by the caller. ``local_addr`` is (host, TCP port). ``connect_timeout``, in
+    seconds, is the config's field of this name.
+
+    Raises ConnectionRefusedError when the UDP port or the TCP port is closed, TimeoutError naming the number of
+    tries when nobody answers, other OSErrors as asyncio does.
+    """
+    _check_tls_arguments(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+    if connect_timeout is not None:
+        config = replace(config or (endpoint.engine.config if endpoint else Config()), connect_timeout=connect_timeout)
+    loop = asyncio.get_running_loop()
+    if sock is not None:
+        if endpoint is not None:
+            raise ValueError("sock and endpoint can not be specified at the same time")
+        if host is None and port is None:
+            try:
+                host, port = sock.getpeername()[:2]
+            except OSError:
+                raise ValueError("host and port was not specified and sock is not connected") from None
+        endpoint = _own_endpoint(sock)
+    elif host is None and port is None:
+        raise ValueError("host and port was not specified and no sock specified")
+    try:
+        if endpoint is not None:
+            family = endpoint.family
+        addresses = await resolve(loop, host, port, family=family, flags=flags)
+        locals_ = await _resolve_local(loop, local_addr, family)
+        if happy_eyeballs_delay is not None and interleave is None:
+            interleave = 1
+        if interleave:
+            addresses = _interleave(addresses, interleave)
+
+        def attempt(address: Resolved) -> Awaitable[tuple[Transport, Any]]:
+            where = address.at(address.port if udp_port is None else udp_port)
+            local = _local_for(address.family, locals_)
+            through = endpoint if endpoint is not None else _client_endpoint(loop, address.family)
+            return _connect(through, protocol_factory, where, address.port, local, config)
+
+        if happy_eyeballs_delay is None or len(addresses) == 1:
+            return await _one_after_the_other(attempt, addresses, all_errors)
+        return await _race(attempt, addresses, happy_eyeballs_delay, all_errors)
+    finally:
+        if sock is not None and endpoint is not None:
+            endpoint.retire()
+
+
+_interleave = interleave  # create_connection has an argument of this name
+
+
+def _check_tls_arguments(
+    ssl: object,
+    host: str | None,
+    server_hostname: str | None,
+    ssl_handshake_timeout: float | None,
+    ssl_shutdown_timeout: float | None,
+) -> None:
+    if server_hostname is not None and not ssl:
+        raise ValueError("server_hostname is only meaningful with ssl")
+    if server_hostname is None and ssl and not host:
+        raise ValueError("You must set server_hostname when using ssl without a host")
+    if ssl_handshake_timeout is not None and not ssl:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if ssl_shutdown_timeout is not None and not ssl:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
+    if ssl:
+        tls.not_implemented()
+
+
+def _own_endpoint(sock: socket.socket) -> Endpoint:
+    datagrams = UdpSocket(sock)
+    try:
+        return Endpoint(datagrams)
+    except BaseException:
+        datagrams.close()
+        raise
+
+
+def _client_endpoint(loop: asyncio.AbstractEventLoop, family: int) -> Endpoint:
+    """The UDP socket that all clients of this loop share; it closes with the loop."""
+    clients = endpoints_of(loop).clients
+    endpoint = clients.get(family)
+    if endpoint is None or endpoint.is_closing():
+        wildcard = "0.0.0.0" if family == socket.AF_INET else "::"
+        datagrams = UdpSocket.bind(family, (wildcard, 0))
+        try:
+            endpoint = clients[family] = Endpoint(datagrams)
+        except BaseException:
+            datagrams.close()
+            raise
+    return endpoint
+
+
+async def _resolve_local(
+    loop: asyncio.AbstractEventLoop, local_addr: tuple[str | None, int] | None, family: int
+) -> list[Resolved] | None:
+    if local_addr is None:
+        return None
+    host, port = local_addr
+    return await resolve(loop, host, port, family=family)
+
+
+def _local_for(family: int, candidates: list[Resolved] | None) -> Address | None:
+    """The first local address of the right family that is ours."""
+    if candidates is None:
+        return None
+    problems: list[OSError] = []
+    for candidate in candidates:
+        if candidate.family != family:
+            continue
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.bind(candidate.at(0))
+        except OSError as error:
+            problems.append(_bind_error(error, (candidate.host, candidate.port)))
+            continue
+        return (candidate.host, candidate.port)
+    if problems:
+        raise problems.pop()
+    raise OSError(f"no matching local address with {family=} found")
+
+
+def _bind_error(error: OSError, address: Address) -> OSError:
+    reason = (error.strerror or str(error)).lower()
+    return OSError(error.errno, f"error while attempting to bind on address {address!r}: {reason}")
+
+
+async def _connect(
+    endpoint: Endpoint,
+    protocol_factory: ProtocolFactory,
+    where: Address,
+    port: int,
+    local: Address | None,
+    config: Config | None,
+) -> tuple[Transport, Any]:
+    """One attempt. The future is all it costs: no task, no callback through the loop."""
+    waiter: asyncio.Future[None] = endpoint.loop.create_future()
+    try:
+        transport = endpoint.connect(protocol_factory, where, port, local_addr=local, config=config, waiter=waiter)
+    except OSError as error:
+        if local is not None and local[1]:
+            raise _bind_error(error, local) from None
+        raise
+    try:
+        await waiter
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, f"Connect call failed {(where[0], port)}: {error.strerror}") from None
+    except asyncio.CancelledError:
+        transport.abort()
+        raise
+    return transport, transport.get_protocol()
+
+
+Attempt = Callable[[Resolved], Awaitable[tuple[Transport, Any]]]
+
+
+async def _one_after_the_other(attempt: Attempt, addresses: list[Resolved], all_errors: bool) -> tuple[Transport, Any]:
+    errors: list[OSError] = []
+    for address in addresses:
+        try:
+            return await attempt(address)
+        except OSError as error:
+            errors.append(error)
+    raise _failure(errors, all_errors)
+
+
+async def _race(attempt: Attempt, addresses: list[Resolved], delay: float, all_errors: bool) -> tuple[Transport, Any]:
+    """Happy eyeballs (RFC 8305 5): the next attempt starts when the last one fails, or takes too long."""
+    errors: list[OSError] = []
+    running: set[asyncio.Task[tuple[Transport, Any]]] = set()
+    waiting = list(addresses)
+    try:
+        while waiting or running:
+            if waiting:
+                running.add(asyncio.ensure_future(attempt(waiting.pop(0))))
+            done, running = await asyncio.wait(
+                running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for task in done:
+                error = task.exception()
+                if error is None:
+                    return task.result()
+                if not isinstance(error, OSError):
+                    raise error
+                errors.append(error)
+    finally:
+        for task in running:
+            task.cancel()
+    raise _failure(errors, all_errors)
+
+
+def _failure(errors: list[OSError], all_errors: bool) -> Exception:
+    """All attempts failed: what asyncio raises then."""
+    if all_errors:
+        return ExceptionGroup("create_connection failed", errors)
+    if len({str(error) for error in errors}) == 1:
+        return errors[0]
+    return OSError(f"Multiple exceptions: {', '.join(str(error) for error in errors)}")

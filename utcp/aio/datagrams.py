@@ -1,0 +1,456 @@
+"""The one seam between an endpoint and the network: send a batch of segments, receive a buffer of them.
+
+``UdpSocket`` is the real thing. Whatever else has these methods (a simulated network, a wrapper that loses
+datagrams) can take its place: ``Endpoint(datagrams)``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+
+from utcp.aio import icmp
+from utcp.aio.addresses import Address, is_loopback
+from utcp.aio.routes import Route, find_route
+from utcp.core.paths import PathError
+
+LINUX: Final = sys.platform == "linux"
+
+# Constants that the socket module does not have
+SOL_UDP: Final = 17
+UDP_SEGMENT: Final = 103
+UDP_GRO: Final = 104
+SO_SNDBUFFORCE: Final = 32
+SO_RCVBUFFORCE: Final = 33
+IP_PKTINFO: Final = 8
+IP_MTU_DISCOVER: Final = 10
+IP_RECVERR: Final = 11
+IPV6_MTU_DISCOVER: Final = 23
+IPV6_RECVERR: Final = 25
+IPV6_RECVPKTINFO: Final = 49
+IPV6_PKTINFO: Final = 50
+PMTUDISC_DO: Final = 2
+MSG_ERRQUEUE: Final = 0x2000
+
+MAX_DATAGRAM: Final = 65_536  # no UDP datagram, and no GRO train, is larger
+MAX_SEND_BYTES: Final = 65_487  # what fits in a datagram over IPv4 and over IPv6
+MAX_SEND_SEGMENTS: Final = 128  # UDP_MAX_SEGMENTS of current kernels; older ones have 64
+SOCKET_BUFFER: Final = 8 << 20  # the default one holds 256 small datagrams
+MAX_ROUTES: Final = 4096  # remembered
+MAX_RETRIES: Final = 8  # sends that report somebody else's error, in a row
+
+# The outcomes of one system call
+SENT: Final = 0
+BLOCKED: Final = 1
+SPLIT: Final = 2
+
+
+class Received(NamedTuple):
+    """A buffer of one or more segments from one peer; ``segment_size`` 0: one segment."""
+
+    data: bytes
+    segment_size: int
+    local: Address
+    peer: Address
+
+
+class PathReport(NamedTuple):
+    """What ICMP or the system said about a path; ``mtu`` in bytes, 0 if it named none."""
+
+    kind: PathError
+    local: Address
+    peer: Address
+    mtu: int = 0
+
+
+class Datagrams(Protocol):
+    """What an endpoint asks of its network. Nothing here raises but ``route`` and ``attach``."""
+
+    @property
+    def family(self) -> int:
+        """``socket.AF_INET`` or ``AF_INET6``."""
+
+    @property
+    def local(self) -> Address:
+        """The address bound to; its host may be the wildcard."""
+
+    def attach(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> None:
+        """From now on call ``readable`` in ``loop`` whenever ``receive`` or ``reports`` may have something."""
+
+    def rearm(self) -> None:
+        """Ask for ``readable`` anew: some event loops stop asking after an error."""
+
+    def wait_writable(self, writable: Callable[[], None] | None) -> None:
+        """Call ``writable`` when the network takes datagrams again; None: no more."""
+
+    def receive(self) -> Received | None:
+        """The next buffer, None if there is nothing now."""
+
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
+        """Send ``payload`` as segments of ``segment_size`` bytes (the last may be shorter), from ``local``.
+
+        Returns how many bytes were taken: fewer than all means that the network is congested. A segment that
+        the system refuses counts as taken, it is lost.
+        """
+
+    @property
+    def has_reports(self) -> bool:
+        """Whether ``reports`` is known to have something."""
+
+    def reports(self) -> list[PathReport]:
+        """Errors that have come in since the last call."""
+
+    def route(self, peer: Address) -> Address:
+        """The local address from which datagrams to ``peer`` leave. Raises OSError when there is no route."""
+
+    def mtu(self, local: Address, peer: Address) -> int:
+        """The path MTU in bytes where it can be trusted, else 0."""
+
+    def stats(self) -> dict[str, int]:
+        """Numbers for ``Endpoint.stats``."""
+
+    def close(self) -> None:
+        """Let go of the network; safe to call twice."""
+
+    def abandon(self) -> None:
+        """The same in a forked child, where the event loop is the parent's."""
+
+
+class UdpSocket:
+    """A UDP socket with batching (GSO, GRO), local addresses (IP_PKTINFO) and ICMP errors (IP_RECVERR).
+
+    Each of these is used where the system has it; ``gso=False`` and ``gro=False`` forbid the batching, so that
+    every segment is a datagram of its own for captures and middleboxes.
+    """
+
+    __slots__ = (
+        "_ancillary_size",
+        "_gso",
+        "_gso_limits",
+        "_loop",
+        "_readable",
+        "_receive_calls",
+        "_recvmsg",
+        "_reports",
+        "_routes",
+        "_send_calls",
+        "_send_failures",
+        "_sock",
+        "_sources",
+        "_wildcard",
+        "family",
+        "local",
+    )
+
+    def __init__(self, sock: socket.socket, *, gso: bool = True, gro: bool = True) -> None:
+        """Take over ``sock``, a bound UDP socket, and its closing."""
+        if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
+            raise ValueError(f"A bound UDP socket was expected, got {sock!r}")
+        sock.setblocking(False)
+        self._sock = sock
+        self._recvmsg = sock.recvmsg
+        self.family: int = sock.family
+        self.local: Address = sock.getsockname()[:2]
+        self._wildcard = self.local[0] in ("0.0.0.0", "::")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._readable: Callable[[], None] | None = None
+        self._gso = gso and LINUX
+        self._gso_limits: dict[str, int] = {}  # segments a send, by peer host, where less than the maximum
+        self._sources: dict[str, list[tuple[int, int, bytes]]] = {}  # ancillary data by local host
+        self._routes: dict[Address, Route] = {}
+        self._reports: list[PathReport] = []
+        self._send_calls = self._receive_calls = self._send_failures = 0
+        self._ancillary_size = 0
+        self._set_options(gro)
+
+    @classmethod
+    def bind(
+        cls, family: int, address: Address, *, reuse_port: bool = False, gso: bool = True, gro: bool = True
+    ) -> UdpSocket:
+        """A new socket. Raises OSError naming the address when it cannot be bound."""
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            if reuse_port:
+                if not hasattr(socket, "SO_REUSEPORT"):
+                    raise ValueError("reuse_port not supported by socket module")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            try:
+                sock.bind(address)
+            except OSError as error:
+                reason = (error.strerror or str(error)).lower()
+                raise OSError(error.errno, f"error while attempting to bind on address {address!r}: {reason}") from None
+            return cls(sock, gso=gso, gro=gro)
+        except BaseException:
+            sock.close()
+            raise
+
+    def attach(self, loop: asyncio.AbstractEventLoop, readable: Callable[[], None]) -> None:
+        try:
+            loop.add_reader(self._sock.fileno(), readable)
+        except NotImplementedError:
+            raise NotImplementedError(
+                f"utcp needs an event loop with add_reader(), which {type(loop).__name__} does not have: "
+                "on Windows use asyncio.SelectorEventLoop"
+            ) from None
+        self._loop = loop
+        self._readable = readable
+
+    def rearm(self) -> None:
+        if self._loop is not None and self._readable is not None and self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def wait_writable(self, writable: Callable[[], None] | None) -> None:
+        if self._loop is None:
+            return
+        if writable is None:
+            self._loop.remove_writer(self._sock.fileno())
+        else:
+            self._loop.add_writer(self._sock.fileno(), writable)
+
+    def receive(self) -> Received | None:
+        for _ in range(MAX_RETRIES):
+            try:
+                data, ancillary, _, peer = self._recvmsg(MAX_DATAGRAM, self._ancillary_size)
+            except BlockingIOError:
+                return None
+            except OSError:
+                self._drain_errors()  # an ICMP error that is waiting; the next call works
+                continue
+            self._receive_calls += 1
+            segment_size = 0
+            local: Address | None = self.local
+            for level, kind, value in ancillary:
+                if level == SOL_UDP and kind == UDP_GRO:
+                    segment_size = int.from_bytes(value[:4], sys.byteorder)
+                else:
+                    local = self._local_address(level, kind, value)
+            if local is None:
+                continue
+            if len(peer) != 2:
+                peer = peer if peer[3] else peer[:2]
+            return Received(data, segment_size, local, peer)
+        return None
+
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
+        size = len(payload)
+        sent = 0
+        while sent < size:
+            count = -(-(size - sent) // segment_size)
+            if count > 1:
+                count = min(count, self._batch_limit(segment_size, peer[0]))
+            step = min(count * segment_size, size - sent)
+            part = payload if step == size else payload[sent : sent + step]
+            outcome = self._send_one(part, segment_size if count > 1 else 0, local, peer)
+            if outcome == BLOCKED:
+                break
+            if outcome == SENT:
+                sent += step
+        return sent
+
+    @property
+    def has_reports(self) -> bool:
+        return bool(self._reports)
+
+    def reports(self) -> list[PathReport]:
+        self._drain_errors()
+        found = self._reports
+        if found:
+            self._reports = []
+        return found
+
+    def route(self, peer: Address) -> Address:
+        host = self._route(peer).local
+        return (host, self.local[1]) if self._wildcard else self.local
+
+    def mtu(self, local: Address, peer: Address) -> int:
+        if peer[0] != local[0] and not is_loopback(peer[0]):
+            return 0
+        return self._known_mtu(peer)
+
+    def stats(self) -> dict[str, int]:
+        return {
+            "send_calls": self._send_calls,
+            "send_failures": self._send_failures,
+            "receive_calls": self._receive_calls,
+            "receive_buffer": self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
+            "send_buffer": self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
+        }
+
+    def close(self) -> None:
+        if self._sock.fileno() < 0:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._sock.fileno())
+            self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+
+    def abandon(self) -> None:
+        self._loop = None
+        self._sock.close()
+
+    # Setting up
+
+    def _set_options(self, gro: bool) -> None:
+        self._enlarge(socket.SO_RCVBUF, SO_RCVBUFFORCE)
+        self._enlarge(socket.SO_SNDBUF, SO_SNDBUFFORCE)
+        if not LINUX:
+            self._wildcard = False
+            return
+        self._gso = self._gso and self._enable(SOL_UDP, UDP_SEGMENT, 0)
+        if gro and self._enable(SOL_UDP, UDP_GRO, 1):
+            self._ancillary_size += socket.CMSG_SPACE(4)
+        if self.family == socket.AF_INET:
+            self._enable(socket.IPPROTO_IP, IP_RECVERR, 1)
+            self._enable(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DO)
+            local_option = (socket.IPPROTO_IP, IP_PKTINFO)
+        else:
+            self._enable(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+            self._enable(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DO)
+            local_option = (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO)
+        if self._wildcard:
+            self._wildcard = self._enable(*local_option, 1)
+            self._ancillary_size += socket.CMSG_SPACE(20)
+
+    def _enable(self, level: int, option: int, value: int) -> bool:
+        try:
+            self._sock.setsockopt(level, option, value)
+        except OSError:
+            return False
+        return True
+
+    def _enlarge(self, option: int, force: int) -> None:
+        """Ask for a large buffer; the privileged option is not bounded by the system's maximum."""
+        if LINUX and self._enable(socket.SOL_SOCKET, force, SOCKET_BUFFER):
+            return
+        size = SOCKET_BUFFER
+        while size > 1 << 17 and not self._enable(socket.SOL_SOCKET, option, size):
+            size //= 2
+
+    # The way to a peer
+
+    def _route(self, peer: Address) -> Route:
+        key = _host(peer)
+        route = self._routes.get(key)
+        if route is None:
+            if len(self._routes) >= MAX_ROUTES:
+                self._routes.clear()
+            route = find_route(self.family, peer, None if self._wildcard else self.local)
+            self._routes[key] = route
+        return route
+
+    def _known_mtu(self, peer: Address) -> int:
+        try:
+            return self._route(peer).mtu
+        except OSError:
+            return 0
+
+    # Receiving
+
+    def _local_address(self, level: int, kind: int, value: bytes) -> Address | None:
+        """The address that was asked, from IP_PKTINFO; None for one that is not ours alone.
+
+        RFC 9293 3.9.2.3 (MUST-57): segments to broadcast and multicast addresses are discarded.
+        """
+        if level == socket.IPPROTO_IP and kind == IP_PKTINFO:
+            if value[4:8] != value[8:12]:  # the address that the system would answer from is another one
+                return None
+            return (socket.inet_ntoa(value[8:12]), self.local[1])
+        if level == socket.IPPROTO_IPV6 and kind == IPV6_PKTINFO:
+            if value[0] == 0xFF:
+                return None
+            return (socket.inet_ntop(socket.AF_INET6, value[:16]), self.local[1])
+        return self.local
+
+    # Sending
+
+    def _batch_limit(self, segment_size: int, host: str) -> int:
+        """How many segments of this size one send may take, at least 1."""
+        if not self._gso:
+            return 1
+        limit = self._gso_limits.get(host, MAX_SEND_SEGMENTS) if self._gso_limits else MAX_SEND_SEGMENTS
+        return max(1, min(limit, MAX_SEND_BYTES // segment_size))
+
+    def _send_one(self, data: bytes, batch_size: int, local: Address, peer: Address) -> int:
+        """One system call, again when it reports somebody else's error. ``batch_size`` 0: a single datagram."""
+        ancillary = self._source(local[0]) if self._wildcard else []
+        if batch_size:
+            ancillary = [*ancillary, (SOL_UDP, UDP_SEGMENT, struct.pack("=H", batch_size))]
+        failure = 0
+        for _ in range(MAX_RETRIES):
+            self._send_calls += 1
+            try:
+                if ancillary:
+                    self._sock.sendmsg([data], ancillary, 0, peer)
+                else:
+                    self._sock.sendto(data, peer)
+                return SENT
+            except BlockingIOError:
+                return BLOCKED
+            except OSError as error:
+                failure = error.errno or 0
+            if batch_size and failure in (errno.EINVAL, errno.EIO, errno.EMSGSIZE):
+                self._lower_batch_limit(failure, len(data) // batch_size, peer[0])
+                return SPLIT
+            if not self._drain_errors():
+                break  # the error is this datagram's own
+        self._send_failed(failure, local, peer)
+        return SENT
+
+    def _lower_batch_limit(self, failure: int, count: int, host: str) -> None:
+        """Too many segments for this kernel (EINVAL), too large ones, or a device that cannot batch (EIO)."""
+        self._gso_limits[host] = 1 if failure == errno.EIO else max(1, count // 2)
+
+    def _send_failed(self, failure: int, local: Address, peer: Address) -> None:
+        """The system refused a datagram. Full queues (ENOBUFS) and firewalls (EPERM) are losses like others."""
+        self._send_failures += 1
+        self._routes.pop(_host(peer), None)
+        if failure == errno.EMSGSIZE:
+            self._gso_limits.pop(peer[0], None)  # it was the size, not the count
+            self._reports.append(PathReport(PathError.PACKET_TOO_BIG, local, peer, self._known_mtu(peer)))
+        elif (kind := icmp.kind_of_errno(failure)) is not None:
+            self._reports.append(PathReport(kind, local, peer))
+
+    def _source(self, host: str) -> list[tuple[int, int, bytes]]:
+        """Ancillary data that makes a datagram leave from ``host``."""
+        source = self._sources.get(host)
+        if source is None:
+            if self.family == socket.AF_INET:
+                source = [(socket.IPPROTO_IP, IP_PKTINFO, bytes(4) + socket.inet_aton(host) + bytes(4))]
+            else:
+                packed = socket.inet_pton(socket.AF_INET6, host) + bytes(4)
+                source = [(socket.IPPROTO_IPV6, IPV6_PKTINFO, packed)]
+            self._sources[host] = source
+        return source
+
+    # Errors
+
+    def _drain_errors(self) -> bool:
+        """Read the error queue; whether there was anything in it."""
+        found = False
+        while LINUX:
+            try:
+                _, ancillary, _, peer = self._recvmsg(0, 512, MSG_ERRQUEUE)
+            except OSError:
+                break
+            found = True
+            report = icmp.parse(ancillary)
+            if report is not None:
+                kind, mtu, host = report
+                if len(peer) != 2:
+                    peer = peer if peer[3] else peer[:2]
+                local = (host, self.local[1]) if host and self._wildcard else self.local
+                self._reports.append(PathReport(kind, local, peer, mtu))
+        return found
+
+
+def _host(peer: Address) -> Address:
+    """An address without its port."""
+    return (peer[0], *peer[3:])

@@ -1,0 +1,140 @@
+"""What belongs to an event loop: its endpoints, the shared client sockets, and their end with the loop's.
+
+A kernel finishes sending for a program that has gone; here nobody is left to do it. So the end of a loop waits,
+for a bounded time, until what was written and the FINs behind it are acknowledged:
+
+- ``asyncio.run`` and everything else that calls ``loop.shutdown_asyncgens`` finalizes an asynchronous generator
+  of ours, which closes the loop's endpoints;
+- a bare ``loop.close()`` does the same before it closes;
+- and so does the end of the interpreter for a loop that nobody closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
+
+from utcp.aio.addresses import Address
+
+if TYPE_CHECKING:
+    from utcp.aio.endpoint import Endpoint
+
+
+class LoopEndpoints:
+    """All open endpoints of one event loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.endpoints: set[Endpoint] = set()
+        self.clients: dict[int, Endpoint] = {}  # shared by all client connections, by address family
+        self.servers: dict[Address, Endpoint] = {}  # shared by servers on one UDP address
+        self._guard: AsyncGenerator[None, None] | None = None
+        self._close_with(loop)
+
+    def guard(self) -> None:
+        """Have ``loop.shutdown_asyncgens`` close the endpoints. Called while the loop runs."""
+        if self._guard is None:
+            self._guard = self._until_shutdown()
+            try:
+                self._guard.__anext__().send(None)  # up to its yield: now the loop knows of it
+            except StopIteration:
+                pass
+
+    async def _until_shutdown(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            self._guard = None
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close every endpoint gracefully, all at the same time."""
+        await asyncio.gather(*[endpoint.aclose() for endpoint in self.endpoints])
+
+    def abort(self) -> None:
+        for endpoint in list(self.endpoints):
+            endpoint.abort()
+
+    def _close_with(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wrap ``loop.close`` so that it closes the endpoints first."""
+        close: Callable[[], None] = loop.close
+        ref = weakref.ref(self)
+
+        def close_after_endpoints() -> None:
+            endpoints = ref()
+            if endpoints is not None and not loop.is_running() and not loop.is_closed():
+                endpoints.finish(loop)
+            close()
+
+        anything: Any = loop
+        anything.close = close_after_endpoints
+
+    def finish(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run ``loop`` until the endpoints are closed."""
+        if not self.endpoints:
+            return
+        closing = self.aclose()
+        try:
+            loop.run_until_complete(closing)
+        except RuntimeError:  # another loop is running in this thread
+            closing.close()
+            self.abort()
+
+
+_loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, LoopEndpoints] = weakref.WeakKeyDictionary()
+
+
+def endpoints_of(loop: asyncio.AbstractEventLoop) -> LoopEndpoints:
+    found = _loops.get(loop)
+    if found is None:
+        found = _loops[loop] = LoopEndpoints(loop)
+    return found
+
+
+def register(endpoint: Endpoint) -> None:
+    """An endpoint was opened."""
+    found = endpoints_of(endpoint.loop)
+    found.endpoints.add(endpoint)
+    if endpoint.loop.is_running():
+        found.guard()
+
+
+def unregister(endpoint: Endpoint) -> None:
+    """An endpoint has closed its socket."""
+    found = endpoints_of(endpoint.loop)
+    found.endpoints.discard(endpoint)
+    found.clients = {family: shared for family, shared in found.clients.items() if shared is not endpoint}
+    found.servers = {address: shared for address, shared in found.servers.items() if shared is not endpoint}
+
+
+async def shutdown() -> None:
+    """Close all endpoints of the running loop gracefully; each waits for at most its ``shutdown_timeout``.
+
+    The end of ``asyncio.run`` does it too; call it to do it earlier.
+    """
+    await endpoints_of(asyncio.get_running_loop()).aclose()
+
+
+def _at_exit() -> None:
+    for loop, endpoints in list(_loops.items()):
+        if not loop.is_closed() and not loop.is_running():
+            endpoints.finish(loop)
+
+
+def _after_fork_in_child() -> None:
+    """The sockets and event loops are the parent's: begin anew."""
+    for endpoints in list(_loops.values()):
+        for endpoint in endpoints.endpoints:
+            endpoint.abandon()
+        endpoints.endpoints.clear()
+        endpoints.clients.clear()
+        endpoints.servers.clear()
+    _loops.clear()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,296 @@
+"""The pump: the only place where an engine meets its socket, the clock and the event loop.
+
+Whatever happens (datagrams, a deadline, a call of the user's), the pump goes through the same steps: take what
+has arrived, handle deadlines, make the callbacks that are due, send, arm one timer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from utcp.aio.addresses import Address
+from utcp.aio.datagrams import Datagrams
+from utcp.core.connection import Connection
+from utcp.core.engine import Engine
+from utcp.core.listener import Listener
+from utcp.core.states import EOF, READABLE
+
+if TYPE_CHECKING:
+    from utcp.aio.transport import Transport
+
+RECEIVE_BUDGET: Final = 64  # buffers a turn, so that a flood leaves the loop to others
+PATIENCE: Final = 256  # turns without reaching the end of the socket's queue before deadlines are looked at anyway
+FLUSH_SEGMENTS: Final = 32  # so much is sent at once, that the peer may start on it while we go on
+ROUNDS: Final = 16  # of callbacks and sending a turn
+MILLISECOND: Final = 1_000_000
+MAX_SLEEP: Final = 3600 * 1_000_000_000  # event loops do not take timers of any length
+
+
+class Pump:
+    """Drives ``engine`` over ``datagrams``, in ``loop``, by ``clock`` (monotonic nanoseconds).
+
+    ``Connection.context`` is the connection's Transport, ``Listener.context`` a function that takes an accepted
+    Connection and makes one.
+    """
+
+    __slots__ = (
+        "_again",
+        "_blocked",
+        "_calls",
+        "_conditions",
+        "_context",
+        "_datagrams",
+        "_pumping",
+        "_ready",
+        "_scheduled",
+        "_timer",
+        "_timer_at",
+        "_turns_behind",
+        "clock",
+        "congestions",
+        "engine",
+        "loop",
+        "open",
+        "transports",
+        "wakeups",
+    )
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, datagrams: Datagrams, engine: Engine, clock: Callable[[], int]
+    ) -> None:
+        self.loop = loop
+        self.engine = engine
+        self.clock = clock
+        self.open = True  # the socket is
+        self.transports = 0  # how many still owe their protocol a connection_lost
+        self.wakeups = 0  # by the socket or a deadline
+        self.congestions = 0  # how often the network took no more
+        self._datagrams = datagrams
+        self._context = contextvars.copy_context()
+        self._again: list[Transport] = []
+        self._ready: list[Connection] = []
+        self._blocked: list[tuple[bytes, int, Address, Address]] = []
+        self._calls = 0  # user calls since the last transmission
+        self._conditions: list[tuple[Callable[[], bool], Callable[[], object]]] = []
+        self._pumping = False
+        self._scheduled = False
+        self._turns_behind = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0
+        datagrams.attach(loop, self._on_readable)
+
+    # For transports and endpoints
+
+    def touch(self) -> None:
+        """A user call was made: what it wants sent leaves this turn, with everything else of this turn."""
+        if self._pumping:
+            return
+        self._calls += 1
+        if self._calls >= FLUSH_SEGMENTS:
+            self.flush()
+        elif not self._scheduled:
+            self.schedule()
+
+    def flush(self) -> None:
+        """Send what is due now. Makes no callbacks."""
+        self._calls = 0
+        self._transmit(self.clock())
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Have the loop pump soon."""
+        if not self._scheduled and not self._pumping:
+            self._scheduled = True
+            self.loop.call_soon(self._on_scheduled, context=self._context)
+
+    def look_at(self, transport: Transport) -> None:
+        """Have the next round of callbacks include ``transport``."""
+        self._again.append(transport)
+        self.schedule()
+
+    def when(self, condition: Callable[[], bool], action: Callable[[], object]) -> None:
+        """Call ``action`` once, when ``condition`` holds at the end of a turn."""
+        self._conditions.append((condition, action))
+        self.schedule()
+
+    def close(self) -> None:
+        """Let go of the socket and the timer. Callbacks that are due are still made."""
+        self.open = False
+        self._cancel_timer()
+        self._blocked.clear()
+        self._datagrams.close()
+
+    # What wakes it
+
+    def _on_readable(self) -> None:
+        self.wakeups += 1
+        if self._drain() == 0 or self._datagrams.has_reports:
+            self._hear_errors()
+        self._pump()
+
+    def _on_timer(self) -> None:
+        self.wakeups += 1
+        self._timer = None
+        self._drain()
+        self._pump()
+
+    def _on_writable(self) -> None:
+        self.wakeups += 1
+        blocked, self._blocked = self._blocked, []
+        for batch in blocked:
+            self._send(*batch)
+        if not self._blocked:
+            self._datagrams.wait_writable(None)
+            self._pump()
+
+    def _on_scheduled(self) -> None:
+        self._scheduled = False
+        self._pump()
+
+    # The steps
+
+    def _drain(self) -> int:
+        """Take what has arrived, then handle deadlines. Returns how many buffers there were.
+
+        Deadlines come after everything that waits in the socket, so that a loop that was blocked does not
+        retransmit what has long been acknowledged.
+        """
+        engine = self.engine
+        receive = self._datagrams.receive
+        now = self.clock()
+        buffers = segments = 0
+        while self.open:
+            if buffers == RECEIVE_BUDGET and self._turns_behind < PATIENCE:
+                self._turns_behind += 1
+                self.schedule()
+                return buffers
+            received = receive()
+            if received is None:
+                break
+            data, segment_size, local, peer = received
+            engine.receive(engine.path(local, peer), data, now, segment_size)
+            buffers += 1
+            segments += -(-len(data) // segment_size) if segment_size else 1
+            if segments >= FLUSH_SEGMENTS:
+                segments = 0
+                self._turn(now)
+                now = self.clock()
+        self._turns_behind = 0
+        engine.handle_timeout(self.clock())
+        return buffers
+
+    def _pump(self) -> None:
+        if self._pumping:
+            return
+        self._turn(self.clock())
+        if self._conditions:
+            self._check_conditions()
+        if self.open:
+            self._arm()
+
+    def _turn(self, now: int) -> None:
+        """Callbacks until there is nothing to tell, each round's segments leaving before the next round."""
+        if self._pumping:
+            return
+        self._pumping = True
+        more = True
+        try:
+            for _ in range(ROUNDS):
+                more = self._deliver()
+                self._transmit(now)
+                if not more:
+                    break
+        finally:
+            self._pumping = False
+            if more:
+                self.schedule()  # whoever keeps making work must let others have the loop
+
+    def _deliver(self) -> bool:
+        """Make the callbacks that are due. Returns whether there were any."""
+        engine = self.engine
+        listeners = engine.ready_listeners()
+        for listener in listeners:
+            _accept(listener)
+        again = self._again
+        ready = self._ready
+        ready += engine.ready()
+        if not again and not ready:
+            return bool(listeners)
+        self._again = []
+        self._ready = []
+        rest = iter(ready)
+        try:
+            for transport in again:
+                transport.call(READABLE | EOF)
+            for conn in rest:
+                if conn.context is not None:
+                    conn.context.call(conn.take_ready())
+        except BaseException:  # KeyboardInterrupt, SystemExit: the others get theirs when the loop runs again
+            self._ready.extend(rest)
+            raise
+        return True
+
+    def _transmit(self, now: int) -> None:
+        """Send the engine's trains; while the network is congested pull none, they would only grow old."""
+        self._calls = 0
+        if self._blocked or not self.open:
+            return
+        engine = self.engine
+        for train in engine.transmit(now):
+            addresses: Any = engine.path_addresses(train.path)
+            self._send(train.payload(), train.segment_size, *addresses)
+        if self._datagrams.has_reports:
+            self._hear_errors()
+
+    def _send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> None:
+        sent = 0 if self._blocked else self._datagrams.send(payload, segment_size, local, peer)
+        if sent < len(payload):
+            if not self._blocked:
+                self.congestions += 1
+                self._datagrams.wait_writable(self._on_writable)
+            self._blocked.append((payload[sent:], segment_size, local, peer))
+
+    def _hear_errors(self) -> None:
+        """Tell the engine what ICMP or the system said."""
+        engine = self.engine
+        now = self.clock()
+        for kind, local, peer, mtu in self._datagrams.reports():
+            engine.path_error(engine.path(local, peer), kind, now, mtu)
+        self.loop.call_soon(self._datagrams.rearm)
+        self.schedule()
+
+    def _arm(self) -> None:
+        """One timer for everything. A deadline that moved later leaves it: it wakes, looks and is armed anew."""
+        deadline = self.engine.next_timeout()
+        if deadline is None:
+            return
+        if self._timer is not None:
+            if self._timer_at <= deadline:
+                return
+            self._timer.cancel()
+        self._timer_at = deadline
+        # Rounded up to milliseconds, the tick of uvloop's clock: less would wake again and again before its time
+        wait = min(max(deadline - self.clock(), 0), MAX_SLEEP)
+        self._timer = self.loop.call_later(-(-wait // MILLISECOND) / 1000, self._on_timer, context=self._context)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check_conditions(self) -> None:
+        conditions, self._conditions = self._conditions, []
+        for condition, action in conditions:
+            if condition():
+                action()
+            else:
+                self._conditions.append((condition, action))
+
+
+def _accept(listener: Listener) -> None:
+    accepted: Any = listener.context
+    while (conn := listener.accept()) is not None:
+        accepted(conn)

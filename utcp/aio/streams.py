@@ -1,0 +1,147 @@
+"""Streams: asyncio's reader and writer over utcp, with half-close and with data before errors."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from utcp.aio import tls
+from utcp.aio.connecting import create_connection
+from utcp.aio.server import Server, create_server
+from utcp.aio.transport import Transport
+
+ClientConnected = Callable[["StreamReader", "StreamWriter"], Awaitable[None] | None]
+
+DEFAULT_LIMIT = 2**16  # 64 KiB, as asyncio
+
+
+class StreamReader(asyncio.StreamReader):
+    """asyncio's reader, except that an error comes after the data that arrived before it.
+
+    Whoever asks for more than there is gets the error, and what there is stays readable: ``read(n)`` returns it.
+    """
+
+    if TYPE_CHECKING:  # asyncio's, which typeshed does not tell of
+        _buffer: bytearray
+        _eof: bool
+        _waiter: asyncio.Future[None] | None
+
+    _failure: Exception | None = None
+
+    def exception(self) -> Exception | None:
+        return self._failure
+
+    def set_exception(self, exc: Exception) -> None:
+        self._failure = exc
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_exception(exc)
+
+    async def read(self, n: int = -1) -> bytes:
+        if n >= 0:
+            return await super().read(n)
+        # To the end of file: an error before that leaves everything in the buffer
+        while not self._eof:
+            await self._wait_for_data("read")
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
+    async def _wait_for_data(self, func_name: str) -> None:
+        if self._failure is not None:
+            raise self._failure
+        await super()._wait_for_data(func_name)  # type: ignore[misc]
+
+
+class StreamReaderProtocol(asyncio.StreamReaderProtocol):
+    """Between a transport and a StreamReader."""
+
+    if TYPE_CHECKING:
+        _stream_reader: StreamReader | None
+        _transport: Transport | None
+        _client_connected_cb: ClientConnected | None
+        _strong_reader: StreamReader | None
+        _loop: asyncio.AbstractEventLoop
+        _task: asyncio.Task[None] | None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        connected = self._client_connected_cb
+        if connected is None:
+            super().connection_made(transport)
+            return
+        assert isinstance(transport, Transport)
+        reader = self._stream_reader
+        assert reader is not None
+        self._transport = transport
+        self._strong_reader = None
+        reader.set_transport(transport)
+        result = connected(reader, StreamWriter(transport, self, reader, self._loop))
+        if asyncio.iscoroutine(result):
+            self._task = self._loop.create_task(result)
+            self._task.add_done_callback(functools.partial(_handler_done, self._loop, transport))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reader = self._stream_reader
+        transport = self._transport
+        if exc is not None and reader is not None and transport is not None:
+            rest = transport.take_unread()  # the reader had paused
+            if rest and not reader._eof:
+                reader.feed_data(rest)
+        super().connection_lost(exc)
+
+
+def _handler_done(loop: asyncio.AbstractEventLoop, transport: Transport, task: asyncio.Task[None]) -> None:
+    if task.cancelled():
+        transport.close()
+    elif (error := task.exception()) is not None:
+        message = "Unhandled exception in client_connected_cb"
+        loop.call_exception_handler({"message": message, "exception": error, "transport": transport})
+        transport.close()
+
+
+class StreamWriter(asyncio.StreamWriter):
+    """asyncio's writer; ``writer.transport`` has ``drained()`` and ``closed()``."""
+
+    if TYPE_CHECKING:
+        _transport: Transport
+
+    @property
+    def transport(self) -> Transport:
+        return self._transport
+
+    async def start_tls(self, *args: Any, **kwargs: Any) -> None:
+        tls.not_implemented()
+
+
+async def open_connection(
+    host: str | None = None, port: int | str | None = None, *, limit: int = DEFAULT_LIMIT, **kwds: Any
+) -> tuple[StreamReader, StreamWriter]:
+    """As ``asyncio.open_connection``, with the arguments of ``utcp.create_connection``."""
+    loop = asyncio.get_running_loop()
+    reader = StreamReader(limit=limit, loop=loop)
+    protocol = StreamReaderProtocol(reader, loop=loop)
+    transport, _ = await create_connection(lambda: protocol, host, port, **kwds)
+    return reader, StreamWriter(transport, protocol, reader, loop)
+
+
+async def start_server(
+    client_connected_cb: ClientConnected,
+    host: Any = None,
+    port: int | str | None = None,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    **kwds: Any,
+) -> Server:
+    """As ``asyncio.start_server``, with the arguments of ``utcp.create_server``."""
+    loop = asyncio.get_running_loop()
+
+    def factory() -> StreamReaderProtocol:
+        reader = StreamReader(limit=limit, loop=loop)
+        connected: Any = client_connected_cb  # asyncio's signature speaks of its own reader and writer
+        return StreamReaderProtocol(reader, connected, loop=loop)
+
+    return await create_server(factory, host, port, **kwds)
