@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from utcp.core.acks import acknowledge_syn, check_ack, process_ack
@@ -20,9 +22,9 @@ from utcp.wire.segment import ACK, FIN, OK, PARSE_ERRORS, RST, SYN, Segment, par
 from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
 
 # RFC 7323 5.5: a TS.Recent older than 24 days says nothing
-_TS_RECENT_MAX_AGE = 24 * 86_400 * 1_000_000_000
+_TS_RECENT_MAX_AGE: Final = 24 * 86_400 * 1_000_000_000
 # How far below RCV.NXT a segment may end whose ACK is still worth looking at (RFC 9293 A.2)
-_RECENT = 65_535
+_RECENT: Final = 65_535
 
 
 def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64) -> None:

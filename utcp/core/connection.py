@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import replace
-from typing import Any, final
+from typing import Any, Final, final
 
 from mypy_extensions import i64
 
@@ -18,9 +18,9 @@ from utcp.core.states import TIME_WAIT, State
 from utcp.core.tcb import Tcb, mark_dirty, queued_bytes
 from utcp.core.teardown import ABORTED
 
-SHUT_RD = 0
-SHUT_WR = 1
-SHUT_RDWR = 2
+SHUT_RD: Final = 0
+SHUT_WR: Final = 1
+SHUT_RDWR: Final = 2
 
 
 @final
@@ -80,7 +80,7 @@ class Connection(Tcb):
 
     # User calls
 
-    def send(self, data: bytes | bytearray | memoryview, now: int) -> None:
+    def send(self, data: bytes | bytearray | memoryview, now: i64) -> None:
         """Queue bytes; there is no limit, ``send_queue_size`` tells when to pause.
 
         Raises BrokenPipeError after the sending side was closed, and the connection's own error if it has one.
@@ -117,7 +117,7 @@ class Connection(Tcb):
         queue = self.receive_queue
         return b"" if queue is None else queue.peek(limit)
 
-    def shutdown(self, how: int, now: int) -> None:
+    def shutdown(self, how: int, now: i64) -> None:
         """Close one direction, or both.
 
         SHUT_WR is half-close: a FIN behind all data, reading goes on. SHUT_RD: what arrives is acknowledged and
@@ -136,7 +136,7 @@ class Connection(Tcb):
         if how != SHUT_RD:
             close_sending_side(self)
 
-    def close(self, now: int, *, flush: bool = False) -> None:
+    def close(self, now: i64, *, flush: bool = False) -> None:
         """Nothing more to send, nothing more will be read; a second call does nothing.
 
         Unread data, or data that arrives later, means RST (SHLD-3). With ``flush`` what was written is first sent
@@ -145,12 +145,12 @@ class Connection(Tcb):
         self._call("close", now)
         close(self, flush)
 
-    def abort(self, now: int) -> None:
+    def abort(self, now: i64) -> None:
         """End it at once, with a RST where RFC 9293 3.10.5 sends one; a second call does nothing."""
         self._call("abort", now)
         abort(self, ABORTED, None)
 
-    def set_option(self, name: str, value: object, now: int) -> None:
+    def set_option(self, name: str, value: object, now: i64) -> None:
         """Change one Config field for this connection. Raises ValueError or TypeError, with nothing changed."""
         if name not in CONNECTION_OPTIONS:
             raise ValueError(

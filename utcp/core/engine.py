@@ -19,6 +19,7 @@ from utcp.core.listener import Listener
 from utcp.core.observer import Observer
 from utcp.core.output import output
 from utcp.core.paths import Path, PathError, Paths, payload_of_mtu
+from utcp.core.policy import Policy
 from utcp.core.ports import EPHEMERAL_PORTS, PortRing
 from utcp.core.reset import refused
 from utcp.core.stack import NEVER, Stack, connection_key
@@ -186,7 +187,7 @@ class Engine:
             segment_arrives(stack, route, data, start, min(start + segment_size, end))
             start += segment_size
 
-    def path_error(self, path: int, kind: PathError, now: int, mtu: int = 0) -> None:
+    def path_error(self, path: int, kind: PathError, now: i64, mtu: int = 0) -> None:
         """What ICMP or the local system said about a path (RFC 9293 3.9.2.2; RFC 5461).
 
         A refusal ends connections that are still in SYN-SENT; for all others it is a soft error (MUST-56).
@@ -219,7 +220,7 @@ class Engine:
                 tcb.rtx_end = tcb.snd_nxt
                 mark_dirty(tcb)
 
-    def handle_timeout(self, now: int) -> None:
+    def handle_timeout(self, now: i64) -> None:
         """Act on the deadlines that have passed. Early and spurious calls are harmless."""
         stack = self._stack
         stack.now = max(stack.now, now)
@@ -237,7 +238,7 @@ class Engine:
     # User calls: raise at once when they are wrong, with nothing changed
 
     def connect(
-        self, path: int, port: int, now: int, *, local_port: int = 0, config: Config | None = None
+        self, path: int, port: int, now: i64, *, local_port: int = 0, config: Config | None = None
     ) -> Connection:
         """Active open (RFC 9293 3.10.1) to TCP port ``port`` at the peer of ``path``.
 
@@ -256,9 +257,7 @@ class Engine:
         elif not self._free(route, local_port, port):
             raise OSError(errno.EADDRINUSE, f"Address already in use: TCP port {local_port} to {route.peer}:{port}")
         key = connection_key(route.index, local_port, port)
-        conn = Connection(
-            stack, route, local_port, port, key, policy_of(config if config is not None else stack.config)
-        )
+        conn = Connection(stack, route, local_port, port, key, self._policy(config))
         choose_initial_numbers(conn)
         record = stack.time_wait.find(key)
         if record >= 0:
@@ -271,6 +270,9 @@ class Engine:
         conn.syn_due = True
         mark_dirty(conn)
         return conn
+
+    def _policy(self, config: Config | None) -> Policy:
+        return self._stack.policy if config is None else policy_of(config)
 
     def _ephemeral_port(self, route: Path, port: i64) -> i64:
         source = self._port_source
@@ -291,7 +293,7 @@ class Engine:
         record = stack.time_wait.find(key)
         return record < 0 or reusable_locally(stack, route, record, local_port, port)
 
-    def listen(self, port: int, now: int = 0, backlog: int = 128, config: Config | None = None) -> Listener:
+    def listen(self, port: int, now: i64 = 0, backlog: int = 128, config: Config | None = None) -> Listener:
         """Passive open on TCP port ``port`` for every path.
 
         Raises ValueError for a port or backlog out of range, OSError EADDRINUSE when the port has a listener.
@@ -303,7 +305,7 @@ class Engine:
         if port in stack.listeners:
             raise OSError(errno.EADDRINUSE, f"Address already in use: TCP port {port}")
         stack.now = max(stack.now, now)
-        listener = Listener(stack, port, backlog, policy_of(config if config is not None else stack.config))
+        listener = Listener(stack, port, backlog, self._policy(config))
         stack.listeners[port] = listener
         return listener
 

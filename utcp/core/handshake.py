@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from utcp.core.congestion import start_congestion_control
@@ -12,10 +14,10 @@ from utcp.core.transition import set_state
 from utcp.wire.segment import HEADER_SIZE, Segment
 from utcp.wire.seq import MASK
 
-MAX_WSCALE = 14  # RFC 7323 2.3
-DEFAULT_MSS = 536  # MUST-15; over IPv6 1220, which no path of ours is below
-MIN_SMSS = 64  # below this a peer's MSS is an attack, not a network (Linux: TCP_MIN_SND_MSS 48)
-TIMESTAMPS_SIZE = 12
+MAX_WSCALE: Final = 14  # RFC 7323 2.3
+DEFAULT_MSS: Final = 536  # MUST-15; over IPv6 1220, which no path of ours is below
+MIN_SMSS: Final = 64  # below this a peer's MSS is an attack, not a network (Linux: TCP_MIN_SND_MSS 48)
+TIMESTAMPS_SIZE: Final = 12
 
 
 def offer_options(tcb: Tcb) -> None:

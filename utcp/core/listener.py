@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import final
+from typing import Final, final
 
 from mypy_extensions import i64
 
@@ -21,7 +21,7 @@ from utcp.core.teardown import NOT_ACCEPTED, adopt
 from utcp.core.transition import set_state
 from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
 
-NO_OLD_INCARNATION = -1
+NO_OLD_INCARNATION: Final = -1
 
 
 @final
@@ -54,7 +54,7 @@ class Listener:
             return None
         return self._queue.popleft()
 
-    def close(self, now: int) -> None:
+    def close(self, now: i64) -> None:
         """Stop listening. Connections nobody has accepted are reset; accepted ones go on."""
         if self.closed:
             return

@@ -125,15 +125,15 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
     header_size: i64 = HEADER_SIZE
     if tcb.ts_on:
         header_size += 12
-    if len(blocks) > 0:
-        header_size += 4 + 8 * len(blocks)
+    if blocks is not None:
+        header_size += _sack_size(blocks)
     wnd = _advertise(tcb)
     train = _board(tcb, header_size + n, retransmission)
     w = train.writer
     write_header(w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, 0)
     if tcb.ts_on:
         write_timestamps(w, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
-    if len(blocks) > 0:
+    if blocks is not None:
         write_sack(w, blocks)
     if n > 0:
         queue = tcb.send_queue
@@ -186,7 +186,7 @@ def _send_new(tcb: Tcb) -> None:
     data_sent = False
     while True:
         room = min(tcb.snd_wnd - flight, tcb.cwnd - flight + lost)
-        n = min(unsent, mss, room)
+        n = min(min(unsent, mss), room)
         # The FIN too takes a sequence number, and so a byte of the windows
         if n <= 0 and (unsent > 0 or room <= 0):
             break
@@ -235,8 +235,8 @@ def _may_send_short(tcb: Tcb, n: i64, unsent: i64, flight: i64) -> bool:
 
 def _segment_room(tcb: Tcb) -> i64:
     """Data bytes in a full segment, with the SACK option that it will carry taken off."""
-    blocks = len(_sack_blocks(tcb))
-    return tcb.smss if blocks == 0 else max(tcb.smss - 4 - 8 * blocks, 1)
+    blocks = _sack_blocks(tcb)
+    return tcb.smss if blocks is None else max(tcb.smss - _sack_size(blocks), 1)
 
 
 def _retransmit(tcb: Tcb) -> None:
@@ -309,12 +309,13 @@ def _consider_window_update(tcb: Tcb) -> None:
         tcb.ack_now = True
 
 
-_NO_BLOCKS: list[tuple[int, int]] = []
-
-
-def _sack_blocks(tcb: Tcb) -> list[tuple[int, int]]:
-    """RFC 2018 4: three blocks fit beside timestamps, four without."""
+def _sack_blocks(tcb: Tcb) -> list[tuple[int, int]] | None:
+    """RFC 2018 4: three blocks fit beside timestamps, four without. None when there is nothing to report."""
     held = tcb.reassembly
     if held is None or not tcb.sack_on:
-        return _NO_BLOCKS
+        return None
     return held.sack_blocks(3 if tcb.ts_on else 4)
+
+
+def _sack_size(blocks: list[tuple[int, int]]) -> i64:
+    return 4 + 8 * len(blocks)

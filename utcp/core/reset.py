@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from hashlib import blake2b
+from typing import Final
 
 from mypy_extensions import i64
 
@@ -16,9 +17,11 @@ from utcp.core.teardown import NOT_ACCEPTED, REFUSED, RESET, enter_closed
 from utcp.wire.segment import ACK, FIN, HEADER_SIZE, RST, SYN, Segment, write_header
 from utcp.wire.seq import MASK
 
-_SECOND = 1_000_000_000
+_SECOND: Final = 1_000_000_000
 # RFC 9293 3.10.5: the states in which an ABORT sends a RST
-RESET_ON_ABORT = (1 << SYN_RECEIVED) | (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2) | (1 << CLOSE_WAIT)
+RESET_ON_ABORT: Final = (
+    (1 << SYN_RECEIVED) | (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2) | (1 << CLOSE_WAIT)
+)
 
 
 def answer_with_reset(stack: Stack, route: Path, seg: Segment) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from utcp.core.listener import Listener
     from utcp.core.tcb import Tcb
 
-NEVER: Final = 1 << 62
+NEVER: Final = 1 << 61  # 73 years; larger would not be an immediate integer in compiled code
 MILLISECOND: Final = 1_000_000
 
 

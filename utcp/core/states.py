@@ -9,6 +9,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
+from librt.vecs import vec
+from mypy_extensions import i64
+
 
 class State(IntEnum):
     """Connection states; ``str()`` gives the RFC's spelling, e.g. ``FIN-WAIT-1``."""
@@ -52,21 +55,23 @@ CLOSED_BIT: Final = 64
 
 # RFC 9293 Figure 5, plus the abort edges (RST, ABORT, time-outs) that lead to CLOSED from anywhere.
 # Indexed by the old state; a bit per new state.
-TRANSITIONS: Final = (
-    (1 << SYN_SENT) | (1 << LISTEN) | (1 << SYN_RECEIVED),  # CLOSED (SYN-RECEIVED: a listener's child)
-    (1 << SYN_RECEIVED) | (1 << SYN_SENT) | (1 << CLOSED),  # LISTEN
-    (1 << ESTABLISHED) | (1 << SYN_RECEIVED) | (1 << CLOSED),  # SYN-SENT
-    (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << CLOSE_WAIT) | (1 << LISTEN) | (1 << CLOSED),  # SYN-RECEIVED
-    (1 << FIN_WAIT_1) | (1 << CLOSE_WAIT) | (1 << CLOSED),  # ESTABLISHED
-    (1 << FIN_WAIT_2) | (1 << CLOSING) | (1 << TIME_WAIT) | (1 << CLOSED),  # FIN-WAIT-1
-    (1 << TIME_WAIT) | (1 << CLOSED),  # FIN-WAIT-2
-    (1 << LAST_ACK) | (1 << CLOSED),  # CLOSE-WAIT
-    (1 << TIME_WAIT) | (1 << CLOSED),  # CLOSING
-    (1 << CLOSED),  # LAST-ACK
-    (1 << CLOSED) | (1 << SYN_RECEIVED),  # TIME-WAIT (SYN-RECEIVED: reuse, RFC 6191, MAY-2)
+TRANSITIONS: Final = vec[i64](
+    [
+        (1 << SYN_SENT) | (1 << LISTEN) | (1 << SYN_RECEIVED),  # CLOSED (SYN-RECEIVED: a listener's child)
+        (1 << SYN_RECEIVED) | (1 << SYN_SENT) | (1 << CLOSED),  # LISTEN
+        (1 << ESTABLISHED) | (1 << SYN_RECEIVED) | (1 << CLOSED),  # SYN-SENT
+        (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << CLOSE_WAIT) | (1 << LISTEN) | (1 << CLOSED),  # SYN-RECEIVED
+        (1 << FIN_WAIT_1) | (1 << CLOSE_WAIT) | (1 << CLOSED),  # ESTABLISHED
+        (1 << FIN_WAIT_2) | (1 << CLOSING) | (1 << TIME_WAIT) | (1 << CLOSED),  # FIN-WAIT-1
+        (1 << TIME_WAIT) | (1 << CLOSED),  # FIN-WAIT-2
+        (1 << LAST_ACK) | (1 << CLOSED),  # CLOSE-WAIT
+        (1 << TIME_WAIT) | (1 << CLOSED),  # CLOSING
+        (1 << CLOSED),  # LAST-ACK
+        (1 << CLOSED) | (1 << SYN_RECEIVED),  # TIME-WAIT (SYN-RECEIVED: reuse, RFC 6191, MAY-2)
+    ]
 )
 
 
-def legal_transition(old: int, new: int) -> bool:
+def legal_transition(old: i64, new: i64) -> bool:
     """Whether RFC 9293 Figure 5 (or an abort) leads from ``old`` to ``new``."""
-    return bool(TRANSITIONS[old] >> new & 1)
+    return (TRANSITIONS[old] >> new) & 1 != 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from utcp.core.deadlines import disarm
@@ -12,16 +14,16 @@ from utcp.core.tcb import Tcb, mark_ready
 from utcp.core.transition import set_state
 
 # Why a connection ended: what observers and CloseInfo say
-GRACEFUL = "graceful"
-RESET = "reset-by-peer"
-ABORTED = "aborted"
-REFUSED = "refused"
-TIMED_OUT = "timed-out"
-UNREAD_DATA = "unread-data"  # closed by the user with data unread: RST (SHLD-3)
-LINGER_EXPIRED = "linger-expired"
-NOT_ACCEPTED = "not-accepted"  # its listener closed first
-CLOSED_EARLY = "closed-before-established"
-FIN_WAIT_2_EXPIRED = "fin-wait-2-expired"
+GRACEFUL: Final = "graceful"
+RESET: Final = "reset-by-peer"
+ABORTED: Final = "aborted"
+REFUSED: Final = "refused"
+TIMED_OUT: Final = "timed-out"
+UNREAD_DATA: Final = "unread-data"  # closed by the user with data unread: RST (SHLD-3)
+LINGER_EXPIRED: Final = "linger-expired"
+NOT_ACCEPTED: Final = "not-accepted"  # its listener closed first
+CLOSED_EARLY: Final = "closed-before-established"
+FIN_WAIT_2_EXPIRED: Final = "fin-wait-2-expired"
 
 
 def enter_closed(tcb: Tcb, reason: str, error: Exception | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from utcp.core.buffers import ReceiveQueue
@@ -16,7 +18,7 @@ from utcp.wire.segment import FIN, Segment
 from utcp.wire.seq import MASK, seq_sub
 
 # States in which the peer has not closed its sending side
-RECEIVING = (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2)
+RECEIVING: Final = (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2)
 
 
 def process_text(tcb: Tcb, seg: Segment) -> None:

@@ -6,6 +6,8 @@ repeated FIN, which that check would only acknowledge, must also restart the 2MS
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from utcp.core.isn import timestamp_offset
@@ -16,7 +18,7 @@ from utcp.core.teardown import time_wait_ended
 from utcp.wire.segment import ACK, FIN, HEADER_SIZE, RST, SYN, Segment, write_header, write_timestamps
 from utcp.wire.seq import MASK, seq_gt, seq_lt
 
-HANDLED = -1
+HANDLED: Final = -1
 
 
 def time_wait_arrives(stack: Stack, route: Path, record: i64, seg: Segment) -> i64:
