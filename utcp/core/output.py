@@ -186,7 +186,7 @@ def _send_new(tcb: Tcb) -> None:
     data_sent = False
     while True:
         room = min(tcb.snd_wnd - flight, tcb.cwnd - flight + lost)
-        n = min(min(unsent, mss), room)
+        n = min(min(unsent, mss), room)  # noqa: PLW3301 - mypyc compiles min of two to a comparison
         # The FIN too takes a sequence number, and so a byte of the windows
         if n <= 0 and (unsent > 0 or room <= 0):
             break
