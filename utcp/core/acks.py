@@ -13,7 +13,7 @@ from utcp.core.rtt import measure
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, SYN_RECEIVED
 from utcp.core.tcb import Tcb, mark_ready
-from utcp.wire.segment import Segment
+from utcp.wire.segment import SYN, Segment
 from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
 
 
@@ -79,6 +79,7 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
     flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
     fin_acked = tcb.fin_sent and not tcb.fin_acked and seg.ack == tcb.snd_nxt
     data = acked - 1 if fin_acked else acked
+    recovering = seq_gt(tcb.rtx_end, tcb.snd_una)
     tcb.snd_una = seg.ack
     if seq_lt(tcb.rtx_nxt, seg.ack):
         tcb.rtx_nxt = seg.ack
@@ -90,7 +91,7 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
         if queue.size == 0:
             mark_ready(tcb, ACKED)
     measure(tcb, seg)
-    on_acked(tcb, data, flight)
+    on_acked(tcb, data, flight, recovering)
     tcb.progress_at = tcb.stack.now
     tcb.rtx_count = 0
     # RFC 6298 5.2, 5.3
@@ -108,7 +109,7 @@ def _update_window(tcb: Tcb, seg: Segment) -> None:
 
 
 def _set_window(tcb: Tcb, seg: Segment) -> None:
-    tcb.snd_wnd = seg.wnd << tcb.snd_wscale
+    tcb.snd_wnd = seg.wnd if seg.flags & SYN else seg.wnd << tcb.snd_wscale  # RFC 7323 2.2
     tcb.snd_wl1 = seg.seq
     tcb.snd_wl2 = seg.ack
     tcb.max_snd_wnd = max(tcb.max_snd_wnd, tcb.snd_wnd)

@@ -133,22 +133,32 @@ def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
     if tcb.ts_on and not _check_timestamp(tcb, seg):
         return False
     if _acceptable(tcb, seg):
-        if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent) and seq_ge(seg.ts_val, tcb.ts_recent):
-            # RFC 7323 4.3 (2); that the segment may not be older, PAWS has seen to
+        if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent):
+            # RFC 7323 4.3 (2); that the segment is no older than TS.Recent, or that one outdated, PAWS has seen to
             tcb.ts_recent = seg.ts_val
             tcb.ts_recent_at = tcb.stack.now
         return True
     if seg.flags & RST:
         return False
-    if seg.flags & SYN and tcb.st == SYN_RECEIVED and seg.seq == tcb.irs and not seg.flags & ACK:
-        # Deviation: the peer's SYN again. Our SYN-ACK once more helps it, the ACK of the RFC's text does not
-        tcb.syn_due = True
+    if seg.flags & SYN and tcb.st == SYN_RECEIVED and seg.seq == tcb.irs:
+        _check_syn_again(tcb, seg)
         return False
     challenge(tcb, seg)  # <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>
     if _recent(tcb, seg):
         # RFC 9293 A.2: old in sequence, yet it may carry a new ACK (crossing FINs, probes into a closed window)
         process_ack(tcb, seg)
     return False
+
+
+def _check_syn_again(tcb: Tcb, seg: Segment) -> None:
+    """The peer's SYN once more, while we are in SYN-RECEIVED: below the window by its number."""
+    if seg.flags & ACK:
+        # Simultaneous open (RFC 9293 figure 8, line 6; A.2): it acknowledges our SYN
+        tcb.ack_now = True
+        check_ack(tcb, seg)
+    else:
+        # Deviation: our SYN-ACK again helps the peer, the bare ACK of 3.10.7.4 would not
+        tcb.syn_due = True
 
 
 def _check_timestamp(tcb: Tcb, seg: Segment) -> bool:

@@ -18,17 +18,21 @@ def start_congestion_control(tcb: Tcb) -> None:
     tcb.cwnd = smss if tcb.syn_lost else min(segments * smss, max(2 * smss, segments * 1460))
 
 
-def on_acked(tcb: Tcb, acked: i64, flight: i64) -> None:
+def on_acked(tcb: Tcb, acked: i64, flight: i64, recovering: bool) -> None:
     """``acked`` new bytes of the ``flight`` that was out are acknowledged.
 
     The window grows by bytes, not by ACKs: dividing an ACK gains a peer nothing (RFC 3465), and one ACK for a
-    whole train loses nothing. It grows only while it is what limits us (RFC 7661 3).
+    whole train loses nothing. It grows only while it is what limits us (RFC 7661 3). While ``recovering`` from a
+    time-out one segment an ACK is the limit: such an ACK may cover what left the network long ago (RFC 3465 2.3).
     """
     if 2 * flight < tcb.cwnd:
         return
+    if recovering:
+        acked = min(acked, tcb.smss)
     if tcb.cwnd < tcb.ssthresh:
-        tcb.cwnd += acked
-        return
+        slow_start = min(acked, tcb.ssthresh - tcb.cwnd)
+        tcb.cwnd += slow_start
+        acked -= slow_start
     tcb.cwnd_acked += acked
     if tcb.cwnd_acked >= tcb.cwnd:
         tcb.cwnd_acked -= tcb.cwnd

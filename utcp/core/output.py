@@ -254,7 +254,8 @@ def _retransmit(tcb: Tcb) -> None:
         end: i64 = (tcb.rtx_nxt + n) & MASK
         flags: i64 = ACK
         if end == data_end:
-            flags |= PSH if n > 0 else 0
+            if n > 0 and queued_bytes(tcb) == 0:
+                flags |= PSH
             if tcb.fin_sent:
                 flags |= FIN
         _emit(tcb, tcb.rtx_nxt, flags, (tcb.rtx_nxt - tcb.snd_una) & MASK, n, True)
