@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import socket
+from collections.abc import Callable
 
 import pytest
 
@@ -52,7 +54,8 @@ def test_N_02_fin_and_ack_of_ours_in_one_segment() -> None:
     s.recv("F. seq=b ack=a+1")
     s.expect(". seq=a+1 ack=b+1")
     s.expect_state(State.TIME_WAIT)
-    assert s.visited()[-2:] == ["FIN-WAIT-1", "TIME-WAIT"]
+    # 3.10.7.4, fifth: "enter FIN-WAIT-2 and continue processing in that state"
+    assert s.visited()[-3:] == ["FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT"]
 
 
 def test_N_03_passive_close() -> None:
@@ -140,8 +143,9 @@ def test_N_08_simultaneous_close_with_the_ack_of_our_fin_lost() -> None:
 def test_N_09_crossing_fins_with_data_both_ways() -> None:
     s = established(wnd=1000)
     s.send(1500)
-    s.close()
     s.expect(". seq=a ack=b len=1000")  # all that B's window takes
+    s.close()
+    s.silent()
     s.recv("FP. seq=b ack=a", b"late")
     # A was closed with data unread: it may not claim an orderly end (RFC 9293 SHLD-3)
     s.expect("R. seq=a+1000")
@@ -151,8 +155,8 @@ def test_N_09_crossing_fins_with_data_both_ways() -> None:
 def test_N_09_crossing_fins_with_data_both_ways_after_a_half_close() -> None:
     s = established(wnd=1000)
     s.send(1500)
-    s.shutdown()
     s.expect(". seq=a ack=b len=1000")
+    s.shutdown()
     s.expect_state(State.FIN_WAIT_1)
     s.recv("FP. seq=b ack=a wnd=1000", b"late")
     s.expect(". seq=a+1000 ack=b+5")
@@ -232,10 +236,9 @@ def test_N_13_what_is_done_twice_changes_nothing() -> None:
     assert s.conn.unacked_bytes == 0
 
 
-@pytest.mark.parametrize("state", [fin_wait_2, closing, close_wait, last_ack, time_wait])
-def test_N_13_close_twice_in_every_closing_state(state: object) -> None:
-    assert callable(state)
-    s: Script = state()
+@pytest.mark.parametrize("make", [fin_wait_2, closing, close_wait, last_ack])
+def test_N_13_close_twice_in_every_closing_state(make: Callable[[], Script]) -> None:
+    s = make()
     s.close()
     s.take()
     before = s.engine.states()
@@ -243,6 +246,16 @@ def test_N_13_close_twice_in_every_closing_state(state: object) -> None:
     s.shutdown(socket.SHUT_RDWR)
     s.silent()
     assert s.engine.states() == before
+
+
+def test_N_13_after_the_end_there_is_nothing_to_shut_down() -> None:
+    s = time_wait()
+    s.close()
+    with pytest.raises(OSError, match="closed") as raised:
+        s.shutdown(socket.SHUT_RDWR)
+    assert raised.value.errno == errno.ENOTCONN
+    s.silent()
+    s.expect_state(State.TIME_WAIT)
 
 
 def test_N_14_the_fin_of_a_syn_fin_is_ignored_in_LISTEN() -> None:

@@ -76,17 +76,15 @@ def test_O_04_fin_with_an_old_ack_in_FIN_WAIT_2() -> None:
 
 def test_O_04_data_with_an_old_ack_in_FIN_WAIT_2() -> None:
     s = established()
-    s.send(100)
-    s.shutdown()
-    s.expect("P. seq=a ack=b len=100")
-    s.expect("F. seq=a+100 ack=b")
+    with s.together():
+        s.send(100)
+        s.shutdown()
+    s.expect("FP. seq=a ack=b len=100")
     s.recv(". seq=b+10 ack=a+101")
-    s.take()
+    s.expect_state(State.FIN_WAIT_2)
     s.recv("P. seq=b ack=a len=10")
-    s.take()
     assert s.conn.readable_bytes == 10
-    s.advance(0.04)
-    s.take()
+    s.expect_after(0.04, ". seq=a+101 ack=b+10")
 
 
 @pytest.mark.parametrize("lost", [1, 2, 5])

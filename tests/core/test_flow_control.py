@@ -49,9 +49,10 @@ class TestSending:
     def test_an_old_segment_does_not_move_the_window(self) -> None:
         """SND.WL1, SND.WL2: 3.10.7.4, fifth."""
         s = established(wnd=4000)
-        s.recv("P. seq=b ack=a wnd=3000 len=10")
-        s.expect_after(0.04, ". seq=a ack=b+10")
-        s.recv(". seq=b ack=a wnd=60000")  # sent before that data
+        s.recv("P. seq=b ack=a wnd=4000 len=10")
+        s.recv("P. seq=b+10 ack=a wnd=3000 len=10")
+        s.expect(". seq=a ack=b+20")
+        s.recv(". seq=b ack=a wnd=60000")  # sent before
         s.take()
         s.send(10_000)
         assert sum(out.seg.data_len for out in s.take()) == 3000
@@ -214,6 +215,7 @@ class TestOurWindow:
                 edge = now_at
         assert edge == 10_000
         assert len(s.read()) == 10_000
+        s.expect(". seq=a ack=b+10000 wnd=10000")
 
     def test_SHLD_19_small_reads_do_not_open_it_by_little(self) -> None:
         """Silly window avoidance: an opening counts from min(half the buffer, MSS)."""
@@ -335,10 +337,10 @@ class TestDelayedAck:
 
     def test_the_delay_is_counted_from_the_first_segment(self) -> None:
         s = established()
-        s.recv("P. seq=b ack=a len=10")
+        s.recv("P. seq=b ack=a len=1000")
         s.silent_for(0.03)
-        s.recv("P. seq=b+10 ack=a len=10")
-        s.expect_after(0.01, ". seq=a ack=b+20")
+        s.recv("P. seq=b+1000 ack=a len=10")
+        s.expect_after(0.01, ". seq=a ack=b+1010")
 
     def test_every_second_full_segment_is_acknowledged_at_once(self) -> None:
         s = established()

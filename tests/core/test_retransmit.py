@@ -26,7 +26,7 @@ class TestRoundTripTime:
             ([0.1], 0.25),  # RTTVAR = 0.75 * 0.05, SRTT = 0.1
             ([0.1, 0.1], 0.2125),
             ([0.1, 0.1, 0.1], 0.2),  # the minimum; RFC 6298 2.3 gives 0.184375
-            ([0.3], 0.475),  # RTTVAR = 0.75 * 0.05 + 0.25 * 0.2, SRTT = 0.875 * 0.1 + 0.125 * 0.3
+            ([0.28], 0.4525),  # RTTVAR = 0.75 * 0.05 + 0.25 * 0.18 = 0.0825, SRTT = 0.1225
             ([0.02], 0.32),  # RTTVAR = 0.75 * 0.05 + 0.25 * 0.08 = 0.0575, SRTT = 0.09
         ],
     )
@@ -189,7 +189,7 @@ class TestTimer:
         s.send(10)
         s.take()
         s.recv("P. seq=b ack=a len=1000")
-        s.expect_after(0.04, ". seq=a ack=b+1000")
+        s.expect_after(0.04, ". seq=a+10 ack=b+1000")
         s.advance(1)
         assert s.take()[0].seg.ack == s.seq("b+1000")
 
@@ -232,7 +232,10 @@ class TestSyn:
         s.expect(". seq=a ack=b")
         s.send(3000)
         s.expect(". seq=a ack=b len=1000")  # RFC 5681 3.1
-        s.expect_after(3, ". seq=a ack=b len=1000")
+        s.silent_for(3 - 1e-9)
+        s.advance(1e-9)
+        (again,) = s.take()
+        assert (again.seg.seq, again.seg.data_len) == (s.seq("a"), 1000)
 
     def test_a_repeated_syn_ack_is_acknowledged_again(self) -> None:
         s = established()
@@ -375,9 +378,9 @@ class TestPathErrors:
         s.send(2800)
         assert [out.seg.data_len for out in s.take()] == [1400, 1400]
         s.path_error(PathError.PACKET_TOO_BIG, 1028)
-        s.advance(1)
-        out = s.take()
-        assert out[0].seg.seq == s.seq("a") and out[0].seg.data_len == 1028 - 20 - 8 - 20
+        s.expect(f". seq=a ack=b len={1028 - 20 - 8 - 20}")
+        s.expect(". seq=a+980 ack=b len=980")
+        s.expect("P. seq=a+1960 ack=b len=840")
 
     @pytest.mark.parametrize("mtu", [0, 1, 67, 68, 1500, 9000, 65535, -1])
     def test_no_mtu_that_is_told_does_harm(self, mtu: int) -> None:

@@ -92,7 +92,8 @@ class Recorder(Observer):
         self.script.note(f"{old} -> {new}")
         if not legal_transition(old, new):
             self.script.faults.append(f"no legal transition: {old} -> {new}")
-        if states and states[-1] != old:
+        begins = old in (State.CLOSED, State.LISTEN)  # a listener's child is born in LISTEN
+        if states and states[-1] != (State.CLOSED if begins else old):
             self.script.faults.append(f"was {states[-1]}, not {old}")
         states.append(new)
 

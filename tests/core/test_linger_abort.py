@@ -1,0 +1,385 @@
+"""CLOSE with unread data, linger, ABORT (RFC 9293 3.6, 3.10.4, 3.10.5; RFC 1122 4.2.2.13; RFC 2525 2.16, 2.17)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+
+from support.script import RTO, Script
+from support.states import (
+    CLOSE_WAIT,
+    CLOSING,
+    ESTABLISHED,
+    FIN_WAIT_1,
+    FIN_WAIT_2,
+    LAST_ACK,
+    Stage,
+    close_wait,
+    established,
+    fin_wait_1,
+    fin_wait_2,
+    syn_received,
+    syn_sent,
+    time_wait,
+)
+from utcp.core.config import Config
+from utcp.core.states import CLOSED_BIT, State
+
+
+class TestUnreadData:
+    @pytest.mark.parametrize("fin", [False, True])
+    def test_C_01_closing_with_data_unread_resets(self, fin: bool) -> None:
+        """SHLD-3."""
+        s = established()
+        s.recv("P. seq=b ack=a", b"never read")
+        if fin:
+            s.recv("F. seq=b+10 ack=a")
+            s.expect(". seq=a ack=b+11")
+        s.close()
+        s.expect("R. seq=a ack=B" if fin else "R. seq=a ack=b+10")
+        s.expect_gone(None)
+        assert s.recorder.closed_reasons == ["unread-data"]
+        s.silent_for(600)
+
+    def test_C_01_the_reset_is_at_SND_NXT_and_discards_what_is_queued(self) -> None:
+        s = established(wnd=1000)
+        s.send(5000)
+        s.expect(". seq=a ack=b len=1000")
+        s.recv("P. seq=b ack=a len=10 wnd=1000")
+        s.close()
+        s.expect("R. seq=a+1000 ack=b+10")
+
+    def test_C_01_half_read_is_unread(self) -> None:
+        s = established()
+        s.recv("P. seq=b ack=a", b"half read")
+        assert s.read(4) == b"half"
+        s.close()
+        s.expect("R. seq=a ack=b+9")
+
+    def test_C_02_with_everything_read_it_sends_a_fin(self) -> None:
+        s = established()
+        s.recv("P. seq=b ack=a", b"read")
+        assert s.read() == b"read"
+        s.close()
+        s.expect("F. seq=a ack=b+4")
+
+    def test_C_02_an_unread_end_of_file_is_not_unread_data(self) -> None:
+        s = close_wait()
+        s.close()
+        s.expect("F. seq=a ack=b+1")
+
+    def test_C_02_nor_is_a_duplicate_of_what_was_read(self) -> None:
+        s = established()
+        s.recv("P. seq=b ack=a", b"read")
+        s.read()
+        s.recv("P. seq=b ack=a", b"read")
+        s.expect(". seq=a ack=b+4")
+        s.close()
+        s.expect("F. seq=a ack=b+4")
+        s.recv("P. seq=b ack=a", b"read")
+        s.expect(". seq=a+1 ack=b+4")
+        s.expect_state(State.FIN_WAIT_1)
+
+    @pytest.mark.parametrize("make", [fin_wait_1, fin_wait_2])
+    def test_C_03_data_after_a_close_resets(self, make: Callable[..., Script]) -> None:
+        """RFC 1122 4.2.2.13: nobody will read it."""
+        s = make(close=True)
+        s.recv("P. seq=b ack=a+1", b"too late")
+        (reset,) = s.take()
+        assert reset.seg.flags & 0x04 and reset.seg.seq == s.seq("a+1")
+        s.expect_gone(None)
+
+    def test_C_03_data_out_of_order_too(self) -> None:
+        s = fin_wait_2(close=True)
+        s.recv("P. seq=b+100 ack=a+1 len=10")
+        (reset,) = s.take()
+        assert reset.seg.flags & 0x04
+        s.expect_gone(None)
+
+    def test_C_04_data_after_a_half_close_is_accepted(self) -> None:
+        s = fin_wait_2()
+        s.recv("P. seq=b ack=a+1", b"welcome")
+        assert s.read() == b"welcome"
+        s.expect_after(0.04, ". seq=a+1 ack=b+7")
+
+    def test_data_out_of_order_and_unread_counts_as_unread(self) -> None:
+        """It was acknowledged by SACK or not, but B has sent it and A closes without it: at the latest when the
+        hole is filled, B is told."""
+        s = established()
+        s.recv("P. seq=b+100 ack=a len=10")
+        s.expect(". seq=a ack=b")
+        s.close()
+        first = s.take()[0].seg
+        if not first.flags & 0x04:
+            s.recv("P. seq=b ack=a+1 len=100")
+            assert s.take()[0].seg.flags & 0x04
+        s.expect_gone(None)
+
+
+class TestFlush:
+    """close(flush=True): what was written is acknowledged first."""
+
+    def test_nothing_unread_it_is_a_close(self) -> None:
+        s = established()
+        with s.together():
+            s.send(b"bye")
+            s.close(flush=True)
+        s.expect("FP. seq=a ack=b", b"bye")
+        s.recv(". seq=b ack=a+4")
+        s.expect_state(State.FIN_WAIT_2)
+
+    def test_unread_data_means_a_reset_once_ours_is_acknowledged(self) -> None:
+        s = established()
+        s.recv("P. seq=b ack=a", b"unread")
+        with s.together():
+            s.send(b"bye")
+            s.close(flush=True)
+        s.expect("P. seq=a ack=b+6", b"bye")
+        s.expect_state(State.FIN_WAIT_1)
+        s.recv(". seq=b+6 ack=a+3")
+        s.expect("R. seq=a+3 ack=b+6")
+        s.expect_gone(None)
+
+    def test_unread_data_and_nothing_written_resets_at_once(self) -> None:
+        s = established()
+        s.recv("P. seq=b ack=a", b"unread")
+        s.close(flush=True)
+        s.expect("R. seq=a ack=b+6")
+        s.expect_gone(None)
+
+    def test_data_that_arrives_meanwhile_is_discarded_and_turns_the_fin_into_a_reset(self) -> None:
+        s = established(wnd=1000)
+        s.send(1500)
+        s.expect(". seq=a ack=b len=1000")
+        s.close(flush=True)
+        s.recv("P. seq=b ack=a wnd=1000 len=100")
+        s.advance(0.04)
+        assert all(out.seg.ack == s.seq("b+100") and not out.seg.flags & 0x05 for out in s.take())
+        s.recv(". seq=b+100 ack=a+1000 wnd=1000")
+        s.expect("P. seq=a+1000 ack=b+100 len=500")
+        s.recv(". seq=b+100 ack=a+1500 wnd=1000")
+        s.expect("R. seq=a+1500 ack=b+100")
+        s.expect_gone(None)
+
+    def test_data_that_arrives_when_the_fin_is_out_already(self) -> None:
+        s = established()
+        with s.together():
+            s.send(b"bye")
+            s.close(flush=True)
+        s.expect("FP. seq=a ack=b", b"bye")
+        s.recv("P. seq=b ack=a len=100")
+        s.advance(0.04)
+        s.take()
+        s.recv(". seq=b+100 ack=a+4")
+        (reset,) = s.take()
+        assert reset.seg.flags & 0x04
+        s.expect_gone(None)
+
+    def test_without_progress_it_ends_at_close_timeout(self) -> None:
+        s = established(Config(close_timeout=5))
+        with s.together():
+            s.send(b"bye")
+            s.close(flush=True)
+        s.take()
+        s.advance(4.999_999_999)
+        s.take()
+        s.expect_state(State.FIN_WAIT_1)
+        s.advance(1e-9)
+        s.take()
+        s.expect_gone(TimeoutError)
+
+    def test_progress_renews_the_patience(self) -> None:
+        s = established(Config(close_timeout=5), wnd=1000)
+        with s.together():
+            s.send(5000)
+            s.close(flush=True)
+        s.take()
+        for i in range(5):
+            s.advance(4)
+            s.take()
+            s.recv(f". seq=b ack=a+{1000 * (i + 1)} wnd=1000")
+            s.take()
+        s.recv(". seq=b ack=A")
+        s.take()
+        assert s.conn.unacked_bytes == 0 and s.conn.error is None
+
+
+class TestLinger:
+    @pytest.mark.parametrize("make", [established, close_wait, fin_wait_1, fin_wait_2])
+    def test_C_05_zero_resets(self, make: Callable[..., Script]) -> None:
+        s = make(Config(linger=0))
+        a, b = s.names["A"], s.names["B"]
+        s.close()
+        s.expect(f"R. seq={a} ack={b}")
+        s.expect_gone(None)
+
+    def test_C_05_zero_discards_what_is_unsent(self) -> None:
+        s = established(Config(linger=0), wnd=1000)
+        s.send(3000)
+        s.expect(". seq=a ack=b len=1000")
+        s.close()
+        s.expect("R. seq=a+1000 ack=b")
+        s.silent_for(600)
+
+    def test_C_06_acknowledged_in_time(self) -> None:
+        s = established(Config(linger=2))
+        s.close()
+        s.expect("F. seq=a ack=b")
+        s.recv(". seq=b ack=a+1")
+        s.silent_for(10)
+        s.expect_state(State.FIN_WAIT_2)
+        s.recv("F. seq=b ack=a+1")
+        s.expect(". seq=a+1 ack=b+1")
+
+    def test_C_06_not_acknowledged_in_time(self) -> None:
+        s = established(Config(linger=2))
+        s.close()
+        s.expect("F. seq=a ack=b")
+        s.expect_after(RTO, "F. seq=a ack=b")
+        s.expect_after(2 * RTO, "F. seq=a ack=b")
+        s.silent_for(2 - 3 * RTO - 1e-9)
+        s.expect_state(State.FIN_WAIT_1)
+        s.advance(1e-9)
+        s.expect("R. seq=a+1 ack=b")
+        s.expect_gone(None)
+        assert s.recorder.closed_reasons == ["linger-expired"]
+
+    def test_C_07_after_a_half_close(self) -> None:
+        s = fin_wait_1(Config(linger=0))
+        s.close()
+        s.expect("R. seq=a+1 ack=b")
+        s.expect_gone(None)
+
+    def test_C_07_in_SYN_SENT(self) -> None:
+        for linger in (0, 2):
+            s = syn_sent(Config(linger=linger))
+            s.close()
+            s.expect_gone(None)
+
+    def test_C_07_in_SYN_RECEIVED(self) -> None:
+        s = syn_received(Config(linger=0), passive=False)
+        s.close()
+        s.expect("R. seq=a ack=b")
+        s.expect_gone(None)
+
+    def test_it_may_be_set_on_a_connection(self) -> None:
+        s = established()
+        s.set_option("linger", 0.0)
+        s.close()
+        s.expect("R. seq=a ack=b")
+
+
+class TestAbort:
+    """C-08: RFC 9293 3.10.5."""
+
+    @pytest.mark.parametrize("stage", [ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT], ids=str)
+    def test_C_08_resets(self, stage: Stage) -> None:
+        s = stage.make()
+        s.events()
+        s.abort()
+        s.expect(f"R. seq={stage.a} ack={stage.b}")
+        s.expect_gone(None)
+        assert s.events() & CLOSED_BIT
+        assert s.recorder.closed_reasons == ["aborted"]
+
+    @pytest.mark.parametrize("passive", [False, True])
+    def test_C_08_resets_in_SYN_RECEIVED(self, passive: bool) -> None:
+        s = syn_received(passive=passive)
+        s.abort()
+        s.expect("R. seq=a ack=b")
+        s.expect_gone(None)
+
+    @pytest.mark.parametrize("stage", [CLOSING, LAST_ACK], ids=str)
+    def test_C_08_is_silent(self, stage: Stage) -> None:
+        s = stage.make()
+        s.abort()
+        s.expect_gone(None)
+
+    def test_C_08_is_silent_in_SYN_SENT(self) -> None:
+        s = syn_sent()
+        s.abort()
+        s.expect_gone(None)
+
+    def test_C_08_leaves_TIME_WAIT_alone(self) -> None:
+        s = time_wait()
+        s.abort()
+        s.expect_state(State.TIME_WAIT)
+
+    def test_twice_is_once(self) -> None:
+        s = established()
+        s.abort()
+        s.expect("R. seq=a ack=b")
+        s.abort()
+        s.close()
+        s.silent_for(600)
+
+    def test_it_discards_what_is_queued_and_keeps_what_is_unread(self) -> None:
+        s = established(wnd=1000)
+        s.send(3000)
+        s.expect(". seq=a ack=b len=1000")
+        s.recv("P. seq=b ack=a wnd=1000", b"unread")
+        s.abort()
+        s.expect("R. seq=a+1000 ack=b+6")
+        assert s.read() == b"unread"
+
+    def test_data_before_the_fin_is_reset_in_LAST_ACK(self) -> None:
+        """The RFC sends its FIN upon entering LAST-ACK; where ours still queues, B must be told."""
+        s = close_wait()
+        s.recv(". seq=b+1 ack=a wnd=100")
+        with s.together():
+            s.send(5000)
+            s.close()
+        s.take()
+        s.expect_state(State.LAST_ACK)
+        s.abort()
+        (reset,) = s.take()
+        assert reset.seg.flags & 0x04
+        s.expect_gone(None)
+
+
+class TestOrphans:
+    def test_X_09_too_many_are_reset(self) -> None:
+        s = Script(Config(max_orphans=2))
+        s.listen()
+        for port in (1, 2, 3):
+            s.recv("S seq=b-1 mss=1000", port=port)
+            s.expect("S. seq=a-1 ack=b *", port=port)
+            s.recv(". seq=b ack=a", port=port)
+            s.accept()
+            s.close()
+            s.expect("F. seq=a ack=b" if port < 3 else "R. seq=a ack=b", port=port)
+        assert s.engine.counters.orphans_dropped == 1
+        s.recv("R seq=b", port=1)
+        s.recv("S seq=b-1 mss=1000", port=4)
+        s.expect("S. seq=a-1 ack=b *", port=4)
+        s.recv(". seq=b ack=a", port=4)
+        s.accept()
+        s.close()
+        s.expect("F. seq=a ack=b", port=4)  # there is room again
+
+    def test_an_orphan_retransmits_to_orphan_timeout(self) -> None:
+        s = established(Config(orphan_timeout=3))
+        with s.together():
+            s.send(100)
+            s.close()
+        s.expect("FP. seq=a ack=b len=100")
+        s.advance(2.999_999_999)
+        assert len(s.take()) == 3  # .3 .9 2.1
+        s.expect_state(State.FIN_WAIT_1)
+        s.advance(1e-9)
+        s.take()
+        s.expect_gone(TimeoutError)
+        assert isinstance(s.conn.error, OSError) and s.conn.error.errno == errno.ETIMEDOUT
+
+    def test_an_orphan_may_be_forgotten_by_its_user(self) -> None:
+        s = established()
+        s.close()
+        s.expect("F. seq=a ack=b")
+        s._conn = None
+        s.recv("F. seq=b ack=a+1")
+        s.expect(". seq=a+1 ack=b+1")
+        s.expect_state(State.TIME_WAIT)
+        s.silent_for(60)
+        s.expect_state(State.CLOSED)
