@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # How long a closing endpoint that discards its TIME-WAIT records lets peers answer its FINs
 LAST_GRACE: Final = 0.1
+# A kernel's backlog counts connections that wait for accept(), which never wait here. The engine's counts handshakes
+# in progress too, and those come by the hundred in one datagram.
+MIN_BACKLOG: Final = 4096
 
 TimeWait = Literal["linger", "discard"]
 
@@ -352,7 +355,7 @@ class Endpoint:
             transport.call(conn.take_ready() | CONNECTED)
 
         own = None if config is None else self._without_nagle(config)
-        listener = self.engine.listen(port, self._pump.clock(), backlog, own)
+        listener = self.engine.listen(port, self._pump.clock(), max(backlog, MIN_BACKLOG), own)
         listener.context = accept
         return listener
 

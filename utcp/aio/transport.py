@@ -467,19 +467,18 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
             self._by_peer = self._conn.fin_received
 
     def _last_ack_missing(self) -> bool:
-        """LAST-ACK (or CLOSING) ended with an error, and yet both sides have every byte."""
+        """It ended in LAST-ACK (or CLOSING): both sides have every byte, only our FIN was not acknowledged."""
         conn = self._conn
-        return conn.error is not None and conn.fin_received and conn.fin_sent and conn.unacked_bytes == 0
+        return conn.fin_received and conn.fin_sent and not conn.fin_acked and conn.unacked_bytes == 0
 
     def _failure(self) -> BaseException:
         return self._error or self._conn.error or ConnectionAbortedError("Connection aborted")
 
     def _close_info(self) -> CloseInfo:
         conn = self._conn
-        by_peer = conn.reset_received if conn.error is not None else bool(self._by_peer)
         return CloseInfo(
             reason=conn.reason,
-            by_peer=by_peer,
+            by_peer=conn.reset_received or bool(self._by_peer),
             unacked_bytes=conn.unacked_bytes,
             unread_bytes=conn.readable_bytes + conn.discarded,
             last_ack_missing=self._last_ack_missing(),
