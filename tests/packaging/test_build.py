@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.metadata
 import importlib.resources
@@ -12,16 +13,27 @@ import pytest
 
 import utcp
 
-PACKAGES = ("utcp.wire", "utcp.core")
+SETUP = Path(__file__).parents[2] / "setup.py"
 
 
-def engine_modules() -> list[str]:
-    """The modules that the compiled build compiles, by name."""
+def listed(name: str) -> tuple[str, ...]:
+    """A list in setup.py, as module or package names."""
+    for node in ast.parse(SETUP.read_text()).body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id == name:
+            assert isinstance(node, ast.Assign | ast.AnnAssign)
+            assert node.value is not None
+            return tuple(path.removesuffix(".py").replace("/", ".") for path in ast.literal_eval(node.value))
+    raise LookupError(name)
+
+
+def compiled_modules() -> list[str]:
+    """What the compiled build compiles, by name, as it is installed."""
     found = []
-    for package in PACKAGES:
+    for package in listed("COMPILED_PACKAGES"):
         folder = Path(str(importlib.resources.files(package)))
         found += [f"{package}.{path.stem}" for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
-    return found
+    return [module for module in found if module not in listed("INTERPRETED")] + list(listed("HOT"))
 
 
 def is_compiled(module: str) -> bool:
@@ -48,13 +60,16 @@ def test_no_compiler_is_needed_at_run_time() -> None:
     assert [r for r in requirements if "extra" not in r and r.lower().startswith("mypy[")] == []
 
 
-@pytest.mark.parametrize("module", engine_modules())
+def test_what_stays_python_does() -> None:
+    assert [module for module in listed("INTERPRETED") if is_compiled(module)] == []
+
+
+@pytest.mark.parametrize("module", compiled_modules())
 def test_compiled_flag_tells_how_each_module_runs(module: str) -> None:
     assert is_compiled(module) == utcp.__compiled__
 
 
-@pytest.mark.skipif(
-    "UTCP_EXPECT_COMPILED" not in os.environ, reason="UTCP_EXPECT_COMPILED does not say which build is meant"
-)
 def test_the_build_under_test_is_the_one_meant() -> None:
-    assert utcp.__compiled__ == (os.environ["UTCP_EXPECT_COMPILED"] == "1")
+    """CI sets UTCP_EXPECT_COMPILED, so that a build that fell back to Python does not pass for the compiled one."""
+    expected = os.environ.get("UTCP_EXPECT_COMPILED")
+    assert expected in (None, "1" if utcp.__compiled__ else "0")
