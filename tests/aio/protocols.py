@@ -121,6 +121,12 @@ async def pair(
             transport.abort()
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something holds that nobody tells of."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
 def transport_of(recorder: Recorder) -> utcp.Transport:
     assert recorder.transport is not None
     return recorder.transport

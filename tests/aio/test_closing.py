@@ -7,9 +7,9 @@ import logging
 import socket
 
 import pytest
+from aio.protocols import HOST, Accepted, Echo, Recorder, pair, serving, transport_of
 
 import utcp
-from aio.protocols import HOST, Accepted, Echo, Recorder, pair, serving, transport_of
 from utcp.wire.segment import ACK, RST, Segment, decode
 
 
@@ -279,9 +279,7 @@ async def test_a_missing_last_ack_is_no_error(how: str) -> None:
 
 async def test_a_peer_that_vanishes_is_a_timeout() -> None:
     peer = Peer()
-    connecting = asyncio.ensure_future(
-        utcp.create_connection(Recorder, HOST, peer.port, config=utcp.Config(r2=0.5))
-    )
+    connecting = asyncio.ensure_future(utcp.create_connection(Recorder, HOST, peer.port, config=utcp.Config(r2=0.5)))
     await peer.accept()
     transport, client = await connecting
     transport.write(b"anybody?")
@@ -328,6 +326,7 @@ async def test_an_icmp_error_is_soft_once_established() -> None:
 
 async def test_many_connections_closing_at_once() -> None:
     async with serving(Echo) as port:
+
         async def life(number: int) -> None:
             transport, client = await utcp.create_connection(Recorder, HOST, port)
             transport.write(b"%d" % number)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from aio.protocols import HOST, Accepted, pair, serving, transport_of, until
 
 import utcp
-from aio.protocols import HOST, Accepted, pair, serving, transport_of
 
 SMALL = utcp.Config(receive_buffer=100_000)
 
@@ -46,8 +46,7 @@ async def test_limit_zero_pauses_until_everything_is_acknowledged() -> None:
             transport.write(b"x")
             assert client.events[-1] == "pause"
             assert transport.get_write_buffer_size() == 1
-            while client.events[-1] != "resume":
-                await asyncio.sleep(0)
+            await until(lambda: client.events[-1] == "resume")
             assert transport.get_write_buffer_size() == 0
         assert bytes(server.data) == b"xxx"
 
@@ -113,7 +112,7 @@ async def test_a_closed_window_lets_small_answers_through() -> None:
     """A peer that reads nothing still acknowledges, and still may write."""
     accepted = Accepted()
     async with serving(accepted, config=SMALL) as port:
-        transport, client = await utcp.create_connection(lambda: accepted._factory(), HOST, port)
+        transport, client = await utcp.create_connection(accepted._factory, HOST, port)
         server = await accepted.get()
         transport_of(server).pause_reading()
         transport.write(bytes(500_000))

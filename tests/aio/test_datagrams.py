@@ -1,0 +1,251 @@
+"""The datagram seam: batches, local addresses, errors."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from utcp.aio import icmp
+from utcp.aio.datagrams import LINUX, MAX_SEND_SEGMENTS, Received, UdpSocket
+from utcp.core.paths import PathError
+
+HOST = "127.0.0.1"
+pytestmark = pytest.mark.skipif(not LINUX, reason="SKIPPED: batching and error queues are Linux's")
+
+
+@pytest.fixture
+def sockets() -> Iterator[tuple[UdpSocket, UdpSocket]]:
+    ends = UdpSocket.bind(socket.AF_INET, (HOST, 0)), UdpSocket.bind(socket.AF_INET, (HOST, 0))
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def receive(end: UdpSocket) -> Received:
+    select.select([end._sock], [], [], 5)
+    received = end.receive()
+    assert received is not None
+    return received
+
+
+def test_a_train_arrives_as_one_buffer(sockets: tuple[UdpSocket, UdpSocket]) -> None:
+    ours, theirs = sockets
+    payload = bytes(range(100)) * 9 + b"tail"
+    assert ours.send(payload, 100, ours.local, theirs.local) == len(payload)
+    assert receive(theirs) == Received(payload, 100, theirs.local, ours.local)
+    assert theirs.receive() is None
+    assert ours.stats()["send_calls"] == 1
+
+
+def test_single_segments_of_any_size(sockets: tuple[UdpSocket, UdpSocket]) -> None:
+    ours, theirs = sockets
+    for size in (1, 20, 1200, 65_507):
+        assert ours.send(bytes(size), size, ours.local, theirs.local) == size
+        assert receive(theirs) == Received(bytes(size), 0, theirs.local, ours.local)
+
+
+def test_long_trains_are_split(sockets: tuple[UdpSocket, UdpSocket]) -> None:
+    ours, theirs = sockets
+    for size, count in ((20, 1000), (30_000, 5), (1400, 100)):
+        payload = b"".join(number.to_bytes(4, "big") + bytes(size - 4) for number in range(count))
+        assert ours.send(payload, size, ours.local, theirs.local) == len(payload)
+        numbers: list[int] = []
+        while len(numbers) < count:
+            data = receive(theirs).data
+            numbers += [int.from_bytes(data[start : start + 4], "big") for start in range(0, len(data), size)]
+        assert numbers == list(range(count))
+
+
+def test_without_gso_and_gro() -> None:
+    ours = UdpSocket.bind(socket.AF_INET, (HOST, 0), gso=False)
+    theirs = UdpSocket.bind(socket.AF_INET, (HOST, 0))
+    ours.send(bytes(300), 100, ours.local, theirs.local)
+    assert [receive(theirs).data for _ in range(3)] == [bytes(100)] * 3
+    ours.close()
+    theirs.close()
+    ours = UdpSocket.bind(socket.AF_INET, (HOST, 0))
+    theirs = UdpSocket.bind(socket.AF_INET, (HOST, 0), gro=False)
+    ours.send(bytes(300), 100, ours.local, theirs.local)
+    assert [receive(theirs).data for _ in range(3)] == [bytes(100)] * 3
+    ours.close()
+    theirs.close()
+
+
+class Kernel:
+    """A socket whose kernel takes fewer segments a send, or none at once."""
+
+    def __init__(self, inner: socket.socket, most: int, refusal: int) -> None:
+        self.inner = inner
+        self.most = most
+        self.refusal = refusal
+        self.batches: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def sendmsg(self, buffers: list[bytes], ancillary: list[Any], flags: int, address: Any) -> int:
+        size = next((int.from_bytes(value, "little") for _, kind, value in ancillary if kind == 103), 0)
+        if size:
+            self.batches.append(len(buffers[0]) // size)
+            if self.batches[-1] > self.most:
+                raise OSError(self.refusal, "refused")
+        return self.inner.sendmsg(buffers, ancillary, flags, address)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "most", "batches"),
+    [
+        (errno.EINVAL, 64, [128, 64, 64, 64, 64]),  # learnt by halving
+        (errno.EIO, 0, [128]),  # the device cannot: one by one from now on
+    ],
+)
+def test_learning_what_the_kernel_takes(
+    sockets: tuple[UdpSocket, UdpSocket], refusal: int, most: int, batches: list[int]
+) -> None:
+    ours, theirs = sockets
+    kernel = Kernel(ours._sock, most, refusal)
+    ours._sock = kernel  # type: ignore[assignment]
+    payload = bytes(20) * MAX_SEND_SEGMENTS
+    for _ in range(2):
+        assert ours.send(payload, 20, ours.local, theirs.local) == len(payload)
+        total = 0
+        while total < len(payload):
+            total += len(receive(theirs).data)
+    assert kernel.batches == batches
+
+
+def test_a_segment_that_is_too_large_for_the_path_is_reported() -> None:
+    ours = UdpSocket.bind(socket.AF_INET, (HOST, 0))
+    theirs = UdpSocket.bind(socket.AF_INET, (HOST, 0))
+
+    class Small(Kernel):
+        def sendto(self, data: bytes, address: Any) -> int:
+            if len(data) > 1000:
+                raise OSError(errno.EMSGSIZE, "too long")
+            return self.inner.sendto(data, address)
+
+    ours._sock = Small(ours._sock, 0, errno.EINVAL)  # type: ignore[assignment]
+    assert ours.send(bytes(2400), 1200, ours.local, theirs.local) == 2400
+    reports = ours.reports()
+    assert {(kind, local, peer) for kind, local, peer, _ in reports} == {
+        (PathError.PACKET_TOO_BIG, ours.local, theirs.local)
+    }
+    assert reports[0].mtu >= 65_535
+    # Batching was not at fault
+    assert ours._gso_limits == {}
+    ours.close()
+    theirs.close()
+
+
+def test_a_congested_socket_takes_less(sockets: tuple[UdpSocket, UdpSocket]) -> None:
+    ours, theirs = sockets
+
+    class Full(Kernel):
+        def sendmsg(self, *args: Any) -> int:
+            self.batches.append(0)
+            if len(self.batches) > 2:
+                raise BlockingIOError
+            return self.inner.sendmsg(*args)
+
+    ours._sock = Full(ours._sock, 0, 0)  # type: ignore[assignment]
+    payload = bytes(20) * MAX_SEND_SEGMENTS * 3
+    assert ours.send(payload, 20, ours.local, theirs.local) == 20 * MAX_SEND_SEGMENTS * 2
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOBUFS, errno.ECONNREFUSED])
+def test_a_datagram_that_the_system_refuses_is_lost(sockets: tuple[UdpSocket, UdpSocket], number: int) -> None:
+    ours, theirs = sockets
+
+    class Firewall(Kernel):
+        def sendto(self, data: bytes, address: Any) -> int:
+            raise OSError(number, "refused")
+
+    ours._sock = Firewall(ours._sock, 0, 0)  # type: ignore[assignment]
+    assert ours.send(bytes(20), 20, ours.local, theirs.local) == 20
+    assert ours.stats()["send_failures"] == 1
+    assert ours.reports() == []
+
+
+@pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.9"), (socket.AF_INET6, "::1")])
+def test_wildcard_sockets_tell_and_use_local_addresses(family: int, host: str) -> None:
+    wildcard = "0.0.0.0" if family == socket.AF_INET else "::"
+    ours, theirs = UdpSocket.bind(family, (wildcard, 0)), UdpSocket.bind(family, (wildcard, 0))
+    target = (host, theirs.local[1])
+    local = ours.route(target)
+    assert local[0] == (HOST if family == socket.AF_INET else "::1")
+    ours.send(bytes(300), 100, local, target)
+    received = receive(theirs)
+    assert received == Received(bytes(300), 100, target, local)
+    theirs.send(b"answer", 6, received.local, received.peer)
+    assert receive(ours) == Received(b"answer", 0, local, target)
+    assert ours.mtu(local, target) >= 65_535
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("host", [HOST, "::1"])
+@pytest.mark.parametrize("wildcard", [False, True])
+def test_icmp_errors_are_reported_with_their_path(host: str, wildcard: bool) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.bind((host, 0))
+        closed = sock.getsockname()[:2]
+    bind_to = ("::" if family == socket.AF_INET6 else "0.0.0.0") if wildcard else host
+    ours = UdpSocket.bind(family, (bind_to, 0))
+    ours.send(b"x", 1, (host, ours.local[1]), closed)
+    select.select([ours._sock], [], [], 5)
+    (report,) = ours.reports()
+    assert report == (PathError.PORT_UNREACHABLE, (host, ours.local[1]), closed, 0)
+    assert ours.receive() is None
+    ours.close()
+
+
+def test_an_unreachable_network_is_reported() -> None:
+    ours = UdpSocket.bind(socket.AF_INET, (HOST, 0))
+    peer = ("198.51.100.1", 9)
+    with pytest.raises(OSError):
+        ours.route(peer)
+    assert ours.mtu(ours.local, peer) == 0
+    ours.close()
+
+
+def queued(origin: int, icmp_type: int, code: int, info: int = 0, number: int = 0) -> list[tuple[int, int, bytes]]:
+    return [
+        (socket.IPPROTO_IP, icmp.IP_RECVERR, icmp.SOCK_EXTENDED_ERR.pack(number, origin, icmp_type, code, 0, info, 0))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ancillary", "expected"),
+    [
+        (queued(icmp.ORIGIN_ICMP, 3, 3), (PathError.PORT_UNREACHABLE, 0, "")),
+        (queued(icmp.ORIGIN_ICMP, 3, 1), (PathError.HOST_UNREACHABLE, 0, "")),
+        (queued(icmp.ORIGIN_ICMP, 3, 4, 1400), (PathError.PACKET_TOO_BIG, 1400, "")),
+        (queued(icmp.ORIGIN_ICMP, 3, 13), (PathError.ADMIN_PROHIBITED, 0, "")),
+        (queued(icmp.ORIGIN_ICMP, 11, 0), (PathError.TTL_EXCEEDED, 0, "")),
+        (queued(icmp.ORIGIN_ICMP, 4, 0), None),  # source quench: MUST be ignored (RFC 9293 MUST-55)
+        (queued(icmp.ORIGIN_ICMP6, 1, 4), (PathError.PORT_UNREACHABLE, 0, "")),
+        (queued(icmp.ORIGIN_ICMP6, 2, 0, 1280), (PathError.PACKET_TOO_BIG, 1280, "")),
+        (queued(icmp.ORIGIN_LOCAL, 0, 0, 1500, errno.EMSGSIZE), (PathError.PACKET_TOO_BIG, 1500, "")),
+        ([], None),
+    ],
+)
+def test_what_the_error_queue_says(ancillary: list[tuple[int, int, bytes]], expected: Any) -> None:
+    assert icmp.parse(ancillary) == expected
+
+
+def test_broadcast_and_multicast_are_discarded() -> None:
+    """RFC 9293 3.9.2.3 (MUST-57)."""
+    ours = UdpSocket.bind(socket.AF_INET, ("0.0.0.0", 0))
+    me = socket.inet_aton("127.0.0.1")
+    assert ours._local_address(socket.IPPROTO_IP, 8, bytes(4) + me + me) == (HOST, ours.local[1])
+    everybody = socket.inet_aton("255.255.255.255")
+    assert ours._local_address(socket.IPPROTO_IP, 8, bytes(4) + me + everybody) is None
+    group = socket.inet_pton(socket.AF_INET6, "ff02::1")
+    assert ours._local_address(socket.IPPROTO_IPV6, 50, group + bytes(4)) is None
+    ours.close()
