@@ -101,17 +101,47 @@ EXPECTED = """\
      1.00 ESTABLISHED  ◀ S.  SYN,ACK     seq=0 ack=1 ────────────────────────────────── SYN-RECEIVED
      2.00 ESTABLISHED  ─ .   ACK         seq=1 ack=1 ─────────────────────────────────▶ ESTABLISHED
      3.00 ESTABLISHED  ─ P.  PSH,ACK     seq=1 ack=1 len=5 ───────────────────────────▶ ESTABLISHED
-     4.00 FIN-WAIT-1   · client calls shutdown()                                        ESTABLISHED
+     4.00 FIN-WAIT-1   · client calls shutdown(): it has nothing more to send           ESTABLISHED
      4.00 FIN-WAIT-1   ─ F.  FIN,ACK     seq=6 ack=1 lost ────────────────────────────╳ ESTABLISHED
    204.00 FIN-WAIT-1   · client retransmission timer fired                              ESTABLISHED
    204.00 FIN-WAIT-1   ─ F.  FIN,ACK     seq=6 ack=1 resent ──────────────────────────▶ CLOSE-WAIT
    205.00 FIN-WAIT-2   ◀ .   ACK         seq=1 ack=7 ────────────────────────────────── CLOSE-WAIT
-   206.00 FIN-WAIT-2   · server drains 3 bytes                                          CLOSE-WAIT
+   206.00 FIN-WAIT-2                                            server drains 3 bytes · CLOSE-WAIT
    206.00 FIN-WAIT-2   ◀ P.  PSH,ACK     seq=1 ack=7 len=3 ──────────────────────────── CLOSE-WAIT
-   207.00 FIN-WAIT-2   · server calls close()                                           LAST-ACK
+   207.00 FIN-WAIT-2                                             server calls close() · LAST-ACK
    207.00 TIME-WAIT    ◀ F.  FIN,ACK     seq=4 ack=7 ────────────────────────────────── LAST-ACK
    208.00 TIME-WAIT    ─ .   ACK         seq=7 ack=5 ─────────────────────────────────▶ CLOSED
   2208.00 CLOSED       · client 2 MSL are over                                          CLOSED
+"""
+
+
+def simultaneous_close() -> Story:
+    """RFC 9293 Figure 13."""
+    story = Story()
+    client, server, change = story.client, story.server, story.change
+    ours, theirs = Segment(C, S, 100, 300, FIN | ACK).to_bytes(), Segment(S, C, 300, 100, FIN | ACK).to_bytes()
+    for host, ports in ((client, (C, S)), (server, (S, C))):
+        host.user_call(0, 0, *ports, "shutdown")
+        change(host, 0, State.ESTABLISHED, State.FIN_WAIT_1)
+    client.segment_out(1 * MS, 0, ours, retransmission=False)
+    server.segment_out(2 * MS, 0, theirs, retransmission=False)
+    client.segment_in(3 * MS, 0, theirs)
+    change(client, 3 * MS, State.FIN_WAIT_1, State.CLOSING)
+    server.segment_in(4 * MS, 0, ours)
+    change(server, 4 * MS, State.FIN_WAIT_1, State.CLOSING)
+    story.cross(5 * MS, Segment(C, S, 101, 301, ACK))
+    change(server, 5 * MS, State.CLOSING, State.TIME_WAIT)
+    return story
+
+
+CROSSING = """\
+  time ms client                                                                        server
+     0.00 FIN-WAIT-1   · client calls shutdown(): it has nothing more to send           LISTEN
+     0.00 FIN-WAIT-1             server calls shutdown(): it has nothing more to send · FIN-WAIT-1
+     1.00 FIN-WAIT-1   ─ F.  FIN,ACK     seq=0 ack=0 ─────────────────────────────────… FIN-WAIT-1
+     2.00 CLOSING      ◀ F.  FIN,ACK     seq=0 ack=0 ────────────────────────────────── FIN-WAIT-1
+     4.00 CLOSING      … F.  FIN,ACK     seq=0 ack=0 ─────────────────────────────────▶ CLOSING
+     5.00 CLOSING      ─ .   ACK         seq=1 ack=1 ─────────────────────────────────▶ TIME-WAIT
 """
 
 
@@ -127,6 +157,10 @@ def draw(steps: list[Step], *, width: int = 100, bulk: int = 24, encoding: str =
 
 def test_a_lifecycle_is_drawn_with_the_states_of_both_sides() -> None:
     assert draw(open_and_close().merge.take()) == EXPECTED
+
+
+def test_segments_that_cross_are_drawn_leaving_and_arriving() -> None:
+    assert draw(simultaneous_close().merge.take()) == CROSSING
 
 
 def test_no_line_is_wider_than_100_columns_even_on_a_wide_terminal() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from utcp.trace.merge import Connection, Merge, Note, Passage, Step
+from utcp.trace.merge import Arrival, Connection, Merge, Note, Passage, Step
 from utcp.trace.records import Record, Recorder
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TIME: Final = 9
 _STATE: Final = 12  # SYN-RECEIVED
 _WORDS: Final = {"S": "SYN", "F": "FIN", "R": "RST", "P": "PSH", "U": "URG", "E": "ECE", "W": "CWR", ".": "ACK"}
 _ASCII: Final = str.maketrans(
-    {"─": "-", "▶": ">", "◀": "<", "╳": "x", "⋮": ":", "·": ".", "⇄": "-", "█": "#", "░": "."}
+    {"─": "-", "▶": ">", "◀": "<", "╳": "x", "⋮": ":", "·": ".", "⇄": "-", "…": ".", "█": "#", "░": "."}
 )
 
 
@@ -58,16 +58,17 @@ class Ladder:
         """Draw one step."""
         if self._origin is None:
             self._begin(step)
-        if self._title is not None and step.connection != self._connection:
-            self._connection = step.connection
-            self._print(Text(f"── {self._title(step.connection)} ──", "bold"))
+        connection = step.passage.connection if isinstance(step, Arrival) else step.connection
+        if self._title is not None and connection != self._connection:
+            self._connection = connection
+            self._print(Text(f"── {self._title(connection)} ──", "bold"))
         if self._is_bulk(step):
             self._run.append(step)
             if len(self._run) > self._bulk:
                 return
         else:
             self.finish()
-        self._print(self._passage(step) if isinstance(step, Passage) else self._note(step))
+        self._print(self._draw(step))
         self._watch_time_wait(step)
 
     def finish(self) -> None:
@@ -91,7 +92,7 @@ class Ladder:
         return line
 
     def _begin(self, step: Step) -> None:
-        self._origin = step.sent_at if isinstance(step, Passage) else step.at
+        self._origin = _instant(step)
         gap = " " * self._middle
         self._print(Text(f"{'time ms':>{_TIME}} {self._left:<{_STATE}} {gap} {self._right}", "bold"))
 
@@ -99,57 +100,75 @@ class Ladder:
     def _middle(self) -> int:
         return max(min(self._console.width, WIDTH) - _TIME - 2 * _STATE - 3, 40)
 
-    def _passage(self, step: Passage) -> Text:
-        record, rightward = step.record, step.sender == self._left
+    def _draw(self, step: Step) -> Text:
+        at = _instant(step)
+        if isinstance(step, Note):
+            text = f"· {step.host} {step.text}"[: self._middle]
+            if step.host == self._right:
+                text = f"{text[2:]} ·".rjust(self._middle)
+            states = step.states | {host: state for host, state in self._shown.items() if host != step.host}
+            return self._line(at, states, text, "italic dim" if step.minor else "italic")
+        if isinstance(step, Arrival):
+            passage = step.passage
+            states = {passage.receiver: passage.receiver_state}
+            return self._line(at, states, self._arrow(passage, "…", ""), _style(passage))
+        left_open = step.crossed and not step.lost
+        states = {
+            step.sender: step.sender_state,
+            step.receiver: step.receiver_state_before if left_open else step.receiver_state,
+        }
+        return self._line(at, states, self._arrow(step, "", "…" if left_open else ""), _style(step))
+
+    def _arrow(self, passage: Passage, tail: str, head: str) -> str:
+        """One segment. The ends of the arrow are drawn as usual where ``tail`` and ``head`` are empty."""
+        record = passage.record
         words = ",".join([_WORDS[letter] for letter in record["flags"] if letter in _WORDS])
-        label = f"{record['flags']:<3} {words:<11} seq={step.seq}"
-        if step.ack is not None:
-            label += f" ack={step.ack}"
+        label = f"{record['flags']:<3} {words:<11} seq={passage.seq}"
+        if passage.ack is not None:
+            label += f" ack={passage.ack}"
         if record["len"]:
             label += f" len={record['len']}"
-        label += " resent" * step.retransmission + " lost" * step.lost
-        head = "╳" if step.lost else "▶" if rightward else "◀"
-        tail = "─" * max(self._middle - len(label) - 4, 0)
-        arrow = f"─ {label} {tail}{head}" if rightward else f"{head} {label} {tail}─"
-        states = {step.sender: step.sender_state, step.receiver: step.receiver_state}
-        style = "red" if step.lost else _style(record)
-        return self._line(step.sent_at, states, Text(arrow[: self._middle], style))
+        label += " resent" * passage.retransmission + " lost" * passage.lost
+        label = label[: self._middle - 4]
+        rightward = passage.sender == self._left
+        tail = tail or "─"
+        head = head or ("╳" if passage.lost else "▶" if rightward else "◀")
+        left, right = (tail, head) if rightward else (head, tail)
+        return f"{left} {label} ".ljust(self._middle - 1, "─") + right
 
-    def _note(self, step: Note) -> Text:
-        text = f"· {step.host} {step.text}"
-        return self._line(step.at, step.states, Text(text[: self._middle], "italic dim" if step.minor else "italic"))
-
-    def _line(self, at: int, states: dict[str, str], middle: Text) -> Text:
-        line = Text(f"{(at - (self._origin or 0)) / 1e6:{_TIME}.2f} ", "dim")
+    def _line(self, at: int, states: dict[str, str], middle: str, style: str) -> Text:
+        line = Text().append(f"{(at - (self._origin or 0)) / 1e6:{_TIME}.2f} ", "dim")
         line.append(self._state(self._left, states))
-        line.append(" ").append(middle).append(" " * (self._middle - middle.cell_len + 1))
+        line.append(f" {middle:<{self._middle}} ", style)
         line.append(self._state(self._right, states))
         line.rstrip()
         return line
 
     def _state(self, host: str, states: dict[str, str]) -> Text:
-        state = states[host]
+        """The state of one host, or what it was in the line above."""
+        state = states.get(host) or self._shown.get(host, "")
         new = state != self._shown.get(host)
         self._shown[host] = state
         return Text(f"{state:<{_STATE}}", "bold yellow" if new else "dim")
 
     def _is_bulk(self, step: Step) -> bool:
-        if isinstance(step, Note):
-            return step.minor
-        changed = step.receiver_state != self._shown.get(step.receiver)
-        return not changed and not any(letter in step.record["flags"] for letter in "SFR")
+        if isinstance(step, Passage):
+            changed = step.receiver_state != self._shown.get(step.receiver)
+            return not changed and not any(letter in step.record["flags"] for letter in "SFR")
+        return isinstance(step, Note) and step.minor
 
     def _watch_time_wait(self, step: Step) -> None:
         """Note when TIME-WAIT begins, and begins again because the FIN was repeated (RFC 9293 3.10.7.4)."""
-        if isinstance(step, Passage) and step.lost:
+        passage = step.passage if isinstance(step, Arrival) else step if isinstance(step, Passage) else None
+        if passage is not None and passage.lost:
             return
         for host, state in self._shown.items():
             if state != "TIME-WAIT":
                 self._deadlines.pop(host, None)
                 continue
-            at = step.at if isinstance(step, Note) else step.arrived_at or step.sent_at
-            again = isinstance(step, Passage) and step.receiver == host and "F" in step.record["flags"]
+            again = passage is not None and passage.receiver == host and "F" in passage.record["flags"]
             if host not in self._deadlines or again:
+                at = _instant(step) if passage is None else passage.arrived_at or passage.sent_at
                 self._deadlines[host] = at + self._time_wait
 
     def _print(self, line: Text) -> None:
@@ -158,11 +177,19 @@ class Ladder:
         self._console.print(line, soft_wrap=True, highlight=False)
 
 
-def _style(record: Record) -> str:
+def _instant(step: Step) -> int:
+    if isinstance(step, Arrival):
+        return step.passage.arrived_at or step.passage.sent_at
+    return step.sent_at if isinstance(step, Passage) else step.at
+
+
+def _style(passage: Passage) -> str:
+    if passage.lost:
+        return "red"
     for letter, style in (("R", "bold red"), ("F", "bold magenta"), ("S", "bold green")):
-        if letter in record["flags"]:
+        if letter in passage.record["flags"]:
             return style
-    return "cyan" if record["len"] else "white"
+    return "cyan" if passage.record["len"] else ""
 
 
 class LadderObserver(Recorder):
@@ -177,14 +204,14 @@ class LadderObserver(Recorder):
 
     def write(self, record: Record) -> None:
         if record["event"] not in {"state_change", "drop", "closed"}:
-            self._draw()
+            self._show()
         self._merge.feed("here", record)
 
     def close(self) -> None:
-        self._draw()
+        self._show()
         self._ladder.finish()
 
-    def _draw(self) -> None:
+    def _show(self) -> None:
         for step in self._merge.take():
             self._ladder.show(step)
 

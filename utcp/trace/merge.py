@@ -17,6 +17,8 @@ from utcp.wire.seq import MASK
 PATIENCE: Final = 1_000_000_000  # nanoseconds without news of a segment after which it counts as lost
 
 _CONSEQUENCES: Final = frozenset({"state_change", "drop", "closed"})
+_QUIET_TIMERS: Final = frozenset({"delayed-ack", "r1"})  # r1 is advice, and comes with a retransmission
+_CALL_NOTES: Final = {"shutdown": "calls shutdown(): it has nothing more to send"}
 _TIMER_NOTES: Final = {"retransmit": "retransmission timer fired", "2msl": "2 MSL are over"}
 
 Connection: TypeAlias = tuple[int, ...]
@@ -34,9 +36,11 @@ class Passage:
     seq: int  # relative to the sender's initial sequence number
     ack: int | None  # relative to the receiver's; None without ACK
     sender_state: str  # once it had left
+    receiver_state_before: str  # when it left
     receiver_state: str  # once it had arrived, with everything it caused
     arrived_at: int | None = None
     lost: bool = False
+    crossed: bool = False  # something happened on the receiver's side while it was under way
     causes: list[str] = field(default_factory=list)  # on the sender's side: timers, state changes on a user's call
     effects: list[str] = field(default_factory=list)  # on the receiver's: state changes, a reason to drop it
 
@@ -54,6 +58,13 @@ class Passage:
 
 
 @dataclass(slots=True)
+class Arrival:
+    """A crossed segment reaches the other side, and changes the state there (RFC 9293 Figure 13 has two)."""
+
+    passage: Passage
+
+
+@dataclass(slots=True)
 class Note:
     """Something that happened on one host between segments."""
 
@@ -65,7 +76,7 @@ class Note:
     minor: bool = False  # may be left out of a long story
 
 
-Step: TypeAlias = Passage | Note
+Step: TypeAlias = Passage | Arrival | Note
 
 
 class Merge:
@@ -111,7 +122,9 @@ class Merge:
         return bool(self._in_flight.get(self._identity(self._other(host), record)))
 
     def _settled(self, step: Step, before: int | None) -> bool:
-        if isinstance(step, Note) or step.lost or step.arrived_at is not None or self._initial[step.receiver] is None:
+        if not isinstance(step, Passage) or step.lost or step.arrived_at is not None:
+            return True
+        if self._initial[step.receiver] is None:
             return True
         if before is None or step.sent_at < before - PATIENCE:
             step.lost = True
@@ -131,7 +144,7 @@ class Merge:
             case "user_call":
                 if texts := self._consequences(host, connection):
                     self._causes.setdefault((host, connection), []).extend(texts)
-                    self._note(host, connection, record, f"calls {record['name']}()")
+                    self._note(host, connection, record, _CALL_NOTES.get(record["name"], f"calls {record['name']}()"))
             case "state_change":
                 text = self._change(host, connection, record)
                 self._causes.setdefault((host, connection), []).append(text)
@@ -159,13 +172,18 @@ class Merge:
             passage.lost = True
             return
         passage.arrived_at = record["t"]
+        before = self._state(host, connection)
         passage.effects = self._consequences(host, connection)
         passage.receiver_state = self._state(host, connection)
+        if passage.receiver_state == before:
+            passage.crossed = False  # there is nothing to tell of the arrival
+        elif passage.crossed:
+            self._steps.append(Arrival(passage))
 
     def _timer(self, host: str, connection: Connection, record: Record) -> None:
         name = record["name"]
         changes = self._consequences(host, connection)
-        if name == "delayed-ack":
+        if name in _QUIET_TIMERS:
             return
         self._note(host, connection, record, _TIMER_NOTES.get(name, f"{name} timer fired"), minor=not changes)
         if name != "2msl":  # leads to no segment
@@ -180,11 +198,11 @@ class Merge:
         ack = None
         if "." in record["flags"]:
             ack = record["ack"] - self._bases.setdefault((receiver, connection), record["ack"]) & MASK
-        states = self._state(sender, connection), self._state(receiver, connection)
-        passage = Passage(
-            record["t"], sender, receiver, record, connection, record["seq"] - base & MASK, ack, states[0], states[1]
-        )
-        self._steps.append(passage)
+        before = self._state(receiver, connection)
+        seq = record["seq"] - base & MASK
+        state = self._state(sender, connection)
+        passage = Passage(record["t"], sender, receiver, record, connection, seq, ack, state, before, before)
+        self._append(sender, passage)
         return passage
 
     def _consequences(self, host: str, connection: Connection) -> list[str]:
@@ -208,7 +226,13 @@ class Merge:
 
     def _note(self, host: str, connection: Connection, record: Record, text: str, *, minor: bool = False) -> None:
         states = {each: self._state(each, connection) for each in self._hosts}
-        self._steps.append(Note(record["t"], host, text, states, connection, minor))
+        self._append(host, Note(record["t"], host, text, states, connection, minor))
+
+    def _append(self, host: str, step: Step) -> None:
+        self._steps.append(step)
+        for passages in self._in_flight.values():
+            for passage in passages:
+                passage.crossed = passage.crossed or passage.receiver == host
 
     def _state(self, host: str, connection: Connection) -> str:
         return self._states.get((host, connection)) or self._initial[host] or ""

@@ -1,0 +1,64 @@
+"""The examples run as they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import utcp
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+ENV = {**os.environ, "PYTHONPATH": str(Path(utcp.__file__).parents[1]), "PYTHONUNBUFFERED": "1"}
+
+
+def start(name: str, *arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.Popen(command, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(name: str, *arguments: str) -> tuple[int, str]:
+    process = start(name, *arguments)
+    out, _ = process.communicate(timeout=50)
+    return process.returncode, out
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+def test_every_example_explains_itself(name: str) -> None:
+    code, out = run(name, "--help")
+    assert code == 0
+    assert out.startswith(f"usage: {name}")
+
+
+def test_the_echo_client_hears_itself_and_the_servers_capture_is_written(tmp_path: Path) -> None:
+    server = start("echo_server.py", "--port", "0", "--pcap", str(tmp_path / "echo.pcapng"))
+    assert server.stdout is not None
+    with server.stdout:
+        port = re.findall(r"port (\d+)", server.stdout.readline())[0]
+        code, out = run("echo_client.py", "--port", port, "hello", "there")
+        assert (code, out.splitlines()[1]) == (0, "hello there"), out
+        assert re.search(r"'127\.0\.0\.1', \d+\): closed", server.stdout.readline())
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+        assert server.stdout.read() == ""
+    assert (tmp_path / "echo.pcapng").stat().st_size > 500
+
+
+def test_the_echo_client_says_in_one_line_that_nobody_is_there() -> None:
+    code, out = run("echo_client.py", "--port", "9")
+    assert code == 1
+    assert len(out.splitlines()) == 1
+    assert "127.0.0.1:9" in out
+
+
+def test_half_close_shows_both_sides() -> None:
+    code, out = run("half_close.py", "--upload", "300000")
+    assert code == 0, out
+    assert "client FIN-WAIT-1: 300,000 bytes written, and half-closed" in out
+    assert "server CLOSE-WAIT: the upload is complete, answering" in out
+    assert "digest and 1,000,000 bytes received" in out

@@ -1,0 +1,7 @@
+"""``python -m utcp``: the ``utcp`` command."""
+
+import sys
+
+from utcp.cli.main import main
+
+sys.exit(main())
