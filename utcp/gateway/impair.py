@@ -139,12 +139,12 @@ class Rules:
     """An impairment made of rules, the first that applies counts; whatever none picks goes to ``otherwise``.
 
     ``rules.add(Direction.TO_UTCP, lambda seg: bool(seg.flags & FIN))`` loses the kernel's first FIN. Rules may be
-    added and lifted from any thread while the gateway runs.
+    added and lifted, and ``otherwise`` be set, from any thread while the gateway runs.
     """
 
     def __init__(self, otherwise: Impair | None = None) -> None:
+        self.otherwise = otherwise
         self._rules: tuple[Rule, ...] = ()
-        self._otherwise = otherwise
 
     def add(
         self,
@@ -165,7 +165,8 @@ class Rules:
             for rule in self._rules:
                 if decoded is not None and rule.applies(direction, decoded):
                     return rule.delays
-        return PASS if self._otherwise is None else self._otherwise(direction, segment, now)
+        otherwise = self.otherwise
+        return PASS if otherwise is None else otherwise(direction, segment, now)
 
 
 def _decode(segment: bytes) -> Segment | None:

@@ -1,0 +1,90 @@
+"""The interop matrix: what each row saw, and the page of the documentation that says so.
+
+Every row compares its own line with the page, so that the page cannot be stale while the rows pass.
+``pytest tests/interop --write-matrix`` writes it anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from interop.namespace import kernel_states
+
+from utcp.core.states import State
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "interop.md"
+WAIT_S: Final = 8.0
+# What ss(8) shows of a connection the kernel no longer has
+GONE: Final = "-"
+
+_HEAD: Final = """\
+# Interoperation with Linux
+
+The kernel's TCP on the other end of a utcp engine, through the [gateway](gateway.md), in a network namespace of its
+own: `pytest tests/interop` (as root, on Linux). Every row is a test that passed; `--write-matrix` writes this page,
+and a row fails when its line here is out of date.
+
+The trail is what both sides were seen in, in that order, at the same time: utcp's state by the engine, the kernel's by
+`ss -tan` (`-`: it has no such socket any more). *Opened by* tells who sent the SYN.
+"""
+
+
+@dataclass
+class Row:
+    """One line of the matrix, filled in while its test runs."""
+
+    section: str
+    title: str
+    opened_by: str
+    trail: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def check(self, utcp_state: Callable[[], State], utcp: State, kernel: str, kernel_peer: tuple[str, int]) -> None:
+        """Wait until both sides are in these states at once, and add them to the trail."""
+        deadline = time.monotonic() + WAIT_S
+        while True:
+            host, port = kernel_peer
+            seen = (utcp_state(), ", ".join(kernel_states(port, host)) or GONE)
+            if seen == (utcp, kernel) and utcp_state() is utcp:
+                break
+            if time.monotonic() > deadline:
+                raise AssertionError(f"utcp, kernel: {seen[0]}, {seen[1]}; expected {utcp}, {kernel}")
+            time.sleep(0.005)
+        self.trail.append(f"{utcp} / {kernel}")
+
+    def note(self, text: str) -> None:
+        """A fact that the test has checked."""
+        self.notes.append(text)
+
+    def line(self) -> str:
+        trail = " → ".join(self.trail)
+        return f"| {self.title} | {self.opened_by} | {trail} | {'; '.join(self.notes)} |"
+
+
+def render(rows: Iterable[Row]) -> str:
+    """The whole page."""
+    sections: dict[str, list[str]] = {}
+    for row in rows:
+        sections.setdefault(row.section, []).append(row.line())
+    parts = [_HEAD]
+    for title, lines in sections.items():
+        parts.append(f"## {title}\n\n| row | opened by | utcp / kernel | checked |\n|---|---|---|---|")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def is_current(row: Row) -> bool:
+    """Whether the page has this row as it is."""
+    return PAGE.exists() and row.line() in PAGE.read_text().splitlines()
+
+
+def titles() -> list[tuple[str, str]]:
+    """(title, opened by) of the page's rows."""
+    if not PAGE.exists():
+        return []
+    cells = [line.split("|") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    return [(c[1].strip(), c[2].strip()) for c in cells if c[1].strip() != "row"]
