@@ -10,6 +10,7 @@ from utcp.core.deadlines import start_retransmission_timer
 from utcp.core.handshake import establish
 from utcp.core.reset import challenge, refuse_ack
 from utcp.core.rtt import measure
+from utcp.core.scoreboard import Scoreboard
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, SYN_RECEIVED
 from utcp.core.tcb import Tcb, mark_ready
@@ -56,6 +57,8 @@ def acknowledge_syn(tcb: Tcb, seg: Segment) -> None:
 
 def process_ack(tcb: Tcb, seg: Segment) -> bool:
     """SEG.ACK on a synchronized connection, already found plausible. Returns whether to go on."""
+    if len(seg.sack) > 0:
+        _note_sack(tcb, seg)
     acked: i64 = seq_sub(seg.ack, tcb.snd_una)
     if acked > 0:
         fin_acked = _advance(tcb, seg, acked)
@@ -90,6 +93,11 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
         queue.ack(data)
         if queue.size == 0:
             mark_ready(tcb, ACKED)
+    board = tcb.scoreboard
+    if board is not None:
+        board.advance(seg.ack)
+        if len(board) == 0:
+            tcb.scoreboard = None
     measure(tcb, seg)
     on_acked(tcb, data, flight, recovering)
     tcb.progress_at = tcb.stack.now
@@ -100,6 +108,17 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
     else:
         start_retransmission_timer(tcb)
     return fin_acked
+
+
+def _note_sack(tcb: Tcb, seg: Segment) -> None:
+    """Believe the blocks that lie within what is in flight; D-SACKs and lies (RFC 2883, RFC 2018 5) do not."""
+    if not tcb.sack_on:
+        return
+    for left, right in seg.sack:
+        if seq_lt(left, right) and seq_gt(left, seg.ack) and seq_gt(left, tcb.snd_una) and seq_le(right, tcb.snd_nxt):
+            if tcb.scoreboard is None:
+                tcb.scoreboard = Scoreboard()
+            tcb.scoreboard.add(left, right)
 
 
 def _update_window(tcb: Tcb, seg: Segment) -> None:

@@ -18,6 +18,8 @@ from utcp.core.teardown import REFUSED, enter_closed
 from utcp.core.text import process_text
 from utcp.core.time_wait import HANDLED, time_wait_arrives
 from utcp.core.transition import set_state
+from utcp.core.urgent import check_urg
+from utcp.core.user_timeout import on_user_timeout_option
 from utcp.wire.segment import ACK, FIN, OK, PARSE_ERRORS, RST, SYN, Segment, parse
 from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
 
@@ -45,6 +47,8 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
     tcb = stack.by_key.get(key)
     if tcb is not None:
         tcb.segments_in += 1
+        tcb.heard_at = stack.now
+        tcb.keepalive_probes = 0
         reason = _connection_arrives(tcb, seg)
         mark_dirty(tcb)
     else:
@@ -87,7 +91,10 @@ def _connection_arrives(tcb: Tcb, seg: Segment) -> str:
         return "no-ack"
     if not check_ack(tcb, seg):  # fifth
         return ""
-    process_text(tcb, seg)  # seventh and eighth (the sixth, URG, has nothing to deliver)
+    if seg.user_timeout >= 0:
+        on_user_timeout_option(tcb, seg)
+    check_urg(tcb, seg)  # sixth
+    process_text(tcb, seg)  # seventh and eighth
     return ""
 
 
@@ -114,6 +121,7 @@ def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
     if seg.flags & FIN and tcb.policy.drop_syn_fin:
         return "syn-fin"
     accept_options(tcb, seg)
+    on_user_timeout_option(tcb, seg)
     start_receiving(tcb, seg)
     if acceptable_ack:
         acknowledge_syn(tcb, seg)
@@ -133,10 +141,7 @@ def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
     if tcb.ts_on and not _check_timestamp(tcb, seg):
         return False
     if _acceptable(tcb, seg):
-        if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent):
-            # RFC 7323 4.3 (2); that the segment is no older than TS.Recent, or that one outdated, PAWS has seen to
-            tcb.ts_recent = seg.ts_val
-            tcb.ts_recent_at = tcb.stack.now
+        _keep_timestamp(tcb, seg)
         return True
     if seg.flags & RST:
         return False
@@ -146,6 +151,7 @@ def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
     challenge(tcb, seg)  # <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>
     if _recent(tcb, seg):
         # RFC 9293 A.2: old in sequence, yet it may carry a new ACK (crossing FINs, probes into a closed window)
+        _keep_timestamp(tcb, seg)
         process_ack(tcb, seg)
     return False
 
@@ -172,6 +178,17 @@ def _check_timestamp(tcb: Tcb, seg: Segment) -> bool:
         challenge(tcb, seg)
         return False
     return True
+
+
+def _keep_timestamp(tcb: Tcb, seg: Segment) -> None:
+    """RFC 7323 4.3 (2); that the segment is no older than TS.Recent, or that one outdated, PAWS has seen to.
+
+    Deviation: also of a segment that was sent again because our ACK was lost, as Linux does. Echoing the first
+    one's timestamp would make the peer take all the time since for one round trip.
+    """
+    if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent):
+        tcb.ts_recent = seg.ts_val
+        tcb.ts_recent_at = tcb.stack.now
 
 
 def _acceptable(tcb: Tcb, seg: Segment) -> bool:

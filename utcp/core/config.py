@@ -29,6 +29,11 @@ CONNECTION_OPTIONS: Final = frozenset(
         "receive_buffer",
         "rto_min",
         "rto_max",
+        "user_timeout",
+        "keepalive",
+        "keepalive_idle",
+        "keepalive_interval",
+        "keepalive_count",
     }
 )
 
@@ -66,6 +71,14 @@ class Config:
         syn_r2: 180.0 s, the same for a SYN (RFC 9293 MUST-23: at least 3 minutes).
         persist_max: 60.0 s, upper bound of the interval between zero-window probes (RFC 9293 3.8.6.1).
         initial_window: 10 segments (RFC 6928).
+        user_timeout: None, or seconds without an acknowledgment after which the connection is given up, in place
+            of r2; also bounds keepalive (RFC 9293 3.8.3, Linux TCP_USER_TIMEOUT).
+        user_timeout_option: False; True tells the peer our user timeout and, if user_timeout is None, adopts the
+            peer's, within 100 s to 1 h (RFC 5482 3.1).
+        keepalive: False, probe an idle connection (RFC 9293 MUST-24, MUST-25: off by default, SO_KEEPALIVE).
+        keepalive_idle: 7200.0 s of silence before the first probe (RFC 9293 MUST-28, TCP_KEEPIDLE).
+        keepalive_interval: 75.0 s between probes (Linux TCP_KEEPINTVL).
+        keepalive_count: 9 unanswered probes end the connection (Linux TCP_KEEPCNT; MUST-29: one is not enough).
 
     Opening and closing
         connect_timeout: None, or seconds after which an active open is given up, whatever syn_r2 says.
@@ -111,6 +124,13 @@ class Config:
     syn_r2: float = _seconds(180.0, 0.001, _DAY)
     persist_max: float = _seconds(60.0, 0.001, 3600.0)
     initial_window: int = _count(10, 1, 1000, "segments")
+
+    user_timeout: float | None = _seconds(None, 0.001, _DAY)
+    user_timeout_option: bool = _switch(False)
+    keepalive: bool = _switch(False)
+    keepalive_idle: float = _seconds(7200.0, 0.001, 7 * _DAY)
+    keepalive_interval: float = _seconds(75.0, 0.001, _DAY)
+    keepalive_count: int = _count(9, 2, 127, "probes")
 
     connect_timeout: float | None = _seconds(None, 0.001, _DAY)
     msl: float = _seconds(30.0, 0.0, _DAY)

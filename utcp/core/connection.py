@@ -12,11 +12,12 @@ from utcp.core.buffers import SendQueue
 from utcp.core.closing import abort, close, close_sending_side, stop_reading
 from utcp.core.config import CONNECTION_OPTIONS, policy_of
 from utcp.core.deadlines import unacked_data
-from utcp.core.handshake import set_smss
+from utcp.core.handshake import set_smss, start_keepalive
 from utcp.core.info import ConnectionInfo, snapshot
 from utcp.core.states import TIME_WAIT, State
 from utcp.core.tcb import Tcb, mark_dirty, queued_bytes
 from utcp.core.teardown import ABORTED
+from utcp.core.urgent import mark_urgent, urgent_bytes
 
 SHUT_RD: Final = 0
 SHUT_WR: Final = 1
@@ -65,6 +66,11 @@ class Connection(Tcb):
         """Bytes written and not yet acknowledged by the peer's TCP."""
         return unacked_data(self)
 
+    @property
+    def urgent_bytes(self) -> int:
+        """How many bytes from the reader's position on are urgent; they may not all have arrived (MUST-33)."""
+        return urgent_bytes(self)
+
     def take_ready(self) -> int:
         """The readiness bits collected since the last call (utcp.core.states)."""
         bits = self.ready_bits
@@ -100,6 +106,14 @@ class Connection(Tcb):
             self.send_queue = queue
         queue.write(data)
         mark_dirty(self)
+
+    def send_urgent(self, data: bytes | bytearray | memoryview, now: i64) -> None:
+        """As ``send``, and the peer is told that everything up to the end of ``data`` is urgent (RFC 6093).
+
+        The bytes stay in line. RFC 6093 5 advises new applications against it (SHLD-13).
+        """
+        self.send(data, now)
+        mark_urgent(self)
 
     def receive(self, limit: int = -1) -> bytes:
         """Up to ``limit`` bytes (all if negative); b"" when there is nothing now. Reading opens the window."""
@@ -162,6 +176,12 @@ class Connection(Tcb):
         self.policy = policy
         if name == "max_segment_size" and self.syn_acked:
             set_smss(self)
+        if name.startswith("keepalive"):
+            self.keepalive_probes = 0
+            if self.syn_acked and not self.done:
+                start_keepalive(self)
+        if name == "user_timeout":
+            self.user_timeout_due = policy.user_timeout_option
         if not self.done:
             mark_dirty(self)
 

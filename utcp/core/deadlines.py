@@ -11,6 +11,7 @@ from mypy_extensions import i64
 from utcp.core.stack import NEVER
 from utcp.core.states import SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb
+from utcp.core.user_timeout import patience_with
 
 
 def earliest_deadline(tcb: Tcb) -> i64:
@@ -18,7 +19,8 @@ def earliest_deadline(tcb: Tcb) -> i64:
     at = min(at, tcb.persist_at)
     at = min(at, tcb.delack_at)
     at = min(at, tcb.fin_wait_2_at)
-    return min(at, tcb.linger_at)
+    at = min(at, tcb.linger_at)
+    return min(at, tcb.keepalive_at)
 
 
 def arm(tcb: Tcb) -> None:
@@ -35,6 +37,7 @@ def disarm(tcb: Tcb) -> None:
     tcb.delack_at = NEVER
     tcb.fin_wait_2_at = NEVER
     tcb.linger_at = NEVER
+    tcb.keepalive_at = NEVER
 
 
 def give_up_at(tcb: Tcb) -> i64:
@@ -45,11 +48,10 @@ def give_up_at(tcb: Tcb) -> i64:
         if not tcb.passive and policy.connect_timeout >= 0:
             at = min(at, tcb.opened_at + policy.connect_timeout)
         return at
-    patience = policy.r2
+    patience = patience_with(tcb)
     if tcb.orphan:
-        patience = min(patience, policy.orphan_timeout)
-        if tcb.flushing and unacked_data(tcb) > 0:
-            patience = min(policy.r2, policy.close_timeout)
+        limit = policy.close_timeout if tcb.flushing and unacked_data(tcb) > 0 else policy.orphan_timeout
+        patience = min(patience, limit)
     return tcb.progress_at + patience
 
 

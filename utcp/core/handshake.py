@@ -91,6 +91,7 @@ def establish(tcb: Tcb) -> None:
     tcb.rtx_at = NEVER
     tcb.progress_at = stack.now
     stack.counters.established += 1
+    start_keepalive(tcb)
     set_state(tcb, ESTABLISHED)
     bits: i64 = CONNECTED
     queue = tcb.receive_queue
@@ -103,3 +104,9 @@ def establish(tcb: Tcb) -> None:
     if tcb.fin_queued:
         set_state(tcb, FIN_WAIT_1)
     mark_dirty(tcb)
+
+
+def start_keepalive(tcb: Tcb) -> None:
+    """Watch an idle connection, if the user wants that (MUST-24 to MUST-28)."""
+    policy = tcb.policy
+    tcb.keepalive_at = tcb.heard_at + policy.keepalive_idle if policy.keepalive else NEVER

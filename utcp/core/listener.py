@@ -19,6 +19,7 @@ from utcp.core.states import LISTEN, SYN_RECEIVED
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import NOT_ACCEPTED, adopt
 from utcp.core.transition import set_state
+from utcp.core.user_timeout import on_user_timeout_option
 from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
 
 NO_OLD_INCARNATION: Final = -1
@@ -113,6 +114,7 @@ def listen_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment, 
         raise_iss_above(tcb, old_snd_nxt)
     offer_options(tcb)
     accept_options(tcb, seg)
+    on_user_timeout_option(tcb, seg)
     start_receiving(tcb, seg)
     adopt(tcb)
     listener.embryonic += 1

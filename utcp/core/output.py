@@ -26,6 +26,8 @@ from utcp.core.states import (
 )
 from utcp.core.tcb import Tcb, mark_ready, queued_bytes
 from utcp.core.trains import Train
+from utcp.core.urgent import urgent_pointer
+from utcp.core.user_timeout import advertised_timeout
 from utcp.wire.segment import (
     ACK,
     FIN,
@@ -33,13 +35,16 @@ from utcp.wire.segment import (
     PSH,
     RST,
     SYN,
+    URG,
+    USER_TIMEOUT_SIZE,
     syn_options_size,
     write_header,
     write_sack,
     write_syn_options,
     write_timestamps,
+    write_user_timeout,
 )
-from utcp.wire.seq import MASK, seq_gt, seq_lt, seq_sub
+from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_lt, seq_sub
 
 MAX_WINDOW: Final = 65_535
 # States in which data and FIN are sent or sent again
@@ -92,10 +97,16 @@ def send_syn(tcb: Tcb) -> None:
     tcb.snd_nxt = (tcb.iss + 1) & MASK
     wscale: i64 = tcb.rcv_wscale if tcb.wscale_on else -1
     header_size: i64 = HEADER_SIZE + syn_options_size(wscale, tcb.sack_on, tcb.ts_on)
+    say_timeout = tcb.policy.user_timeout_option
+    if say_timeout:
+        header_size += USER_TIMEOUT_SIZE
     train = _board(tcb, header_size, retransmission)
     w = train.writer
     write_header(w, tcb.local_port, tcb.remote_port, tcb.iss, ack, flags, wnd, header_size, 0)
     write_syn_options(w, tcb.rmss, wscale, tcb.sack_on, tcb.ts_on, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
+    if say_timeout:
+        write_user_timeout(w, advertised_timeout(tcb))
+        tcb.user_timeout_due = True  # RFC 5482 3: in the next segment too
     _tell(tcb, train, header_size, retransmission)
     if not retransmission:
         time_segment(tcb, tcb.snd_nxt)
@@ -127,14 +138,23 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
         header_size += 12
     if blocks is not None:
         header_size += _sack_size(blocks)
+    say_timeout = tcb.user_timeout_due and blocks is None and n + USER_TIMEOUT_SIZE <= tcb.smss
+    if say_timeout:
+        header_size += USER_TIMEOUT_SIZE
+    urg = urgent_pointer(tcb, seq)
+    if urg > 0:
+        flags |= URG
     wnd = _advertise(tcb)
     train = _board(tcb, header_size + n, retransmission)
     w = train.writer
-    write_header(w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, 0)
+    write_header(w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, urg)
     if tcb.ts_on:
         write_timestamps(w, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
     if blocks is not None:
         write_sack(w, blocks)
+    if say_timeout:
+        write_user_timeout(w, advertised_timeout(tcb))
+        tcb.user_timeout_due = False
     if n > 0:
         queue = tcb.send_queue
         assert queue is not None
@@ -240,17 +260,29 @@ def _segment_room(tcb: Tcb) -> i64:
 
 
 def _retransmit(tcb: Tcb) -> None:
-    """Send again from RTX.NXT on what is believed lost, as far as the congestion window allows (go-back-N)."""
+    """Send again from RTX.NXT on what is believed lost, as far as the congestion window allows.
+
+    Go-back-N, but for what the peer has reported to hold.
+    """
     mss = _segment_room(tcb)
     data_end: i64 = tcb.snd_nxt
     if tcb.fin_sent and not tcb.fin_acked:
         data_end = (tcb.snd_nxt - 1) & MASK
+    board = tcb.scoreboard
     while seq_lt(tcb.rtx_nxt, tcb.rtx_end):
-        flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
-        lost: i64 = (tcb.rtx_end - tcb.rtx_nxt) & MASK
-        if flight - lost > 0 and flight - lost + mss > tcb.cwnd:
+        if board is not None:
+            tcb.rtx_nxt = board.skip(tcb.rtx_nxt)
+            if seq_ge(tcb.rtx_nxt, tcb.rtx_end):
+                tcb.rtx_nxt = tcb.rtx_end
+                break
+        in_flight: i64 = ((tcb.snd_nxt - tcb.snd_una) & MASK) - ((tcb.rtx_end - tcb.rtx_nxt) & MASK)
+        if board is not None:
+            in_flight -= board.below(tcb.snd_una, tcb.rtx_nxt)
+        if in_flight > 0 and in_flight + mss > tcb.cwnd:
             break
         n = min(mss, seq_sub(data_end, tcb.rtx_nxt))
+        if board is not None:
+            n = board.hole(tcb.rtx_nxt, n)
         end: i64 = (tcb.rtx_nxt + n) & MASK
         flags: i64 = ACK
         if end == data_end:
@@ -315,7 +347,12 @@ def _sack_blocks(tcb: Tcb) -> list[tuple[int, int]] | None:
     held = tcb.reassembly
     if held is None or not tcb.sack_on:
         return None
-    return held.sack_blocks(3 if tcb.ts_on else 4)
+    blocks = held.sack_blocks(3 if tcb.ts_on else 4)
+    if tcb.fin_known:
+        # The FIN has a number too: reported, it need not be sent again (as Linux does)
+        beyond: int = (tcb.fin_at + 1) & MASK
+        blocks = [(left, beyond if right == tcb.fin_at else right) for left, right in blocks]
+    return blocks
 
 
 def _sack_size(blocks: list[tuple[int, int]]) -> i64:

@@ -26,6 +26,13 @@ class Policy:
         self.persist_max: i64 = _ns(config.persist_max)
         self.initial_window: i64 = config.initial_window
 
+        self.user_timeout: i64 = _ns(config.user_timeout)
+        self.user_timeout_option: bool = config.user_timeout_option
+        self.keepalive: bool = config.keepalive
+        self.keepalive_idle: i64 = _ns(config.keepalive_idle)
+        self.keepalive_interval: i64 = _ns(config.keepalive_interval)
+        self.keepalive_count: i64 = config.keepalive_count
+
         self.connect_timeout: i64 = _ns(config.connect_timeout)
         self.msl: i64 = _ns(config.msl)
         self.fin_timeout: i64 = _ns(config.fin_timeout)

@@ -52,6 +52,7 @@ SENT: Final = 8
 ACKED: Final = 16
 FIN_ACKED: Final = 32
 CLOSED_BIT: Final = 64
+URGENT: Final = 128
 
 # RFC 9293 Figure 5, plus the abort edges (RST, ABORT, time-outs) that lead to CLOSED from anywhere.
 # Indexed by the old state; a bit per new state.

@@ -10,6 +10,7 @@ from utcp.core.buffers import ReceiveQueue, SendQueue
 from utcp.core.config import Policy
 from utcp.core.paths import Path
 from utcp.core.reassembly import Reassembly
+from utcp.core.scoreboard import Scoreboard
 from utcp.core.stack import NEVER, Stack
 from utcp.core.states import CLOSED
 from utcp.core.trains import NOBODY
@@ -70,6 +71,12 @@ class Tcb:
         self.shut_rd: bool = False  # arriving data is acknowledged and discarded
         self.discarded: i64 = 0  # bytes the user will never read
 
+        # Urgent data (RFC 6093)
+        self.urgent_out: bool = False
+        self.snd_up: i64 = 0  # the number behind the last urgent byte we sent
+        self.urgent_in: bool = False
+        self.rcv_up: i64 = 0  # the same, of the peer
+
         # Options in use
         self.wscale_on: bool = False
         self.sack_on: bool = False
@@ -98,6 +105,7 @@ class Tcb:
         self.rtx_count: i64 = 0  # time-outs or probes in a row
         self.rtx_nxt: i64 = 0  # [rtx_nxt, rtx_end): believed lost, to be sent again
         self.rtx_end: i64 = 0
+        self.scoreboard: Scoreboard | None = None
         self.progress_at: i64 = stack.now  # when the peer last acknowledged something new
         self.syn_lost: bool = False
 
@@ -113,6 +121,13 @@ class Tcb:
         self.fin_wait_2_at: i64 = NEVER
         self.linger_at: i64 = NEVER
         self.armed_at: i64 = NEVER  # the entry in the timer wheel that counts
+
+        # Keepalive (RFC 9293 3.8.4) and user timeout (RFC 5482)
+        self.keepalive_at: i64 = NEVER
+        self.keepalive_probes: i64 = 0
+        self.heard_at: i64 = stack.now  # when the last segment came
+        self.adopted_timeout: i64 = -1  # from the peer's option
+        self.user_timeout_due: bool = False  # the next segment shall say ours
 
         # Closing
         self.orphan: bool = False  # the user has closed: the engine owns what is left

@@ -114,6 +114,7 @@ def _release(tcb: Tcb) -> None:
     if tcb.orphan:
         stack.orphans -= 1
     tcb.reassembly = None
+    tcb.scoreboard = None
     tcb.ack_now = False
     tcb.dup_acks_due = 0
 

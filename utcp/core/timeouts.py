@@ -32,6 +32,8 @@ def run_deadlines(tcb: Tcb) -> None:
     if tcb.linger_at <= now:
         stack.tell_timer(tcb.key, "linger")
         abort(tcb, LINGER_EXPIRED, None)
+    if tcb.keepalive_at <= now:
+        _on_keepalive(tcb)
     if tcb.fin_wait_2_at <= now:
         # Deviation: RFC 9293 3.6 knows no such timer; without it a peer that never closes would hold an
         # orphan for ever
@@ -82,6 +84,31 @@ def _on_persist_timeout(tcb: Tcb) -> None:
     send_probe(tcb)
     interval: i64 = min(tcb.rto << min(tcb.rtx_count, 16), tcb.policy.persist_max)
     tcb.persist_at = min(stack.now + interval, give_up_at(tcb))
+
+
+def _on_keepalive(tcb: Tcb) -> None:
+    """Probe an idle peer; give it up after several probes, never after one (RFC 9293 3.8.4, MUST-26, MUST-29)."""
+    stack = tcb.stack
+    policy = tcb.policy
+    idle = stack.now - tcb.heard_at
+    if tcb.snd_una != tcb.snd_nxt or tcb.persist_at != NEVER:
+        tcb.keepalive_at = stack.now + policy.keepalive_idle  # not idle: other timers watch the peer
+        return
+    if idle < policy.keepalive_idle and tcb.keepalive_probes == 0:
+        tcb.keepalive_at = tcb.heard_at + policy.keepalive_idle
+        return
+    stack.tell_timer(tcb.key, "keepalive")
+    limit = policy.user_timeout
+    dead = idle >= limit if limit >= 0 else tcb.keepalive_probes >= policy.keepalive_count
+    if dead and tcb.keepalive_probes > 0:
+        stack.counters.timeouts += 1
+        send_reset(tcb)
+        text = f"Connection timed out: {tcb.keepalive_probes} keepalive probes unanswered"
+        enter_closed(tcb, TIMED_OUT, TimeoutError(errno.ETIMEDOUT, text))
+        return
+    tcb.keepalive_probes += 1
+    send_probe(tcb)
+    tcb.keepalive_at = stack.now + policy.keepalive_interval
 
 
 def _give_up(tcb: Tcb) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final, final
 
-from librt.strings import BytesWriter, read_i16_be, read_i32_be, write_i16_be, write_i32_be
-from mypy_extensions import i16, i32, i64
+from librt.strings import BytesWriter, read_i16_be, read_i32_be, write_i32_be
+from mypy_extensions import i32, i64
 
 from utcp.wire.seq import MASK
 
@@ -37,6 +37,7 @@ OPT_SACK_PERMITTED: Final = 4
 OPT_SACK: Final = 5
 OPT_TIMESTAMPS: Final = 8
 OPT_USER_TIMEOUT: Final = 28
+USER_TIMEOUT_SIZE: Final = 4
 
 # NOP, NOP, timestamps kind and length: the option block of nearly every segment (RFC 7323 appendix A)
 _NOP_NOP_TS: Final = 0x0101080A
@@ -175,10 +176,6 @@ def s32(x: i64) -> i64:
     return ((x & MASK) ^ 0x80000000) - 0x80000000
 
 
-def s16(x: i64) -> i64:
-    return ((x & 0xFFFF) ^ 0x8000) - 0x8000
-
-
 def write_header(
     w: BytesWriter,
     src_port: i64,
@@ -226,6 +223,11 @@ def write_syn_options(
         write_i32_be(w, i32((OPT_NOP << 24) | (OPT_WSCALE << 16) | (3 << 8) | wscale))
 
 
+def write_user_timeout(w: BytesWriter, value: i64) -> None:
+    """Append the user timeout option (RFC 5482 2): 4 bytes."""
+    write_i32_be(w, i32(s32((OPT_USER_TIMEOUT << 24) | (4 << 16) | (value & 0xFFFF))))
+
+
 def syn_options_size(wscale: i64, sack_permitted: bool, ts: bool) -> i64:
     return 4 + (4 if sack_permitted else 0) + (12 if ts else 0) + (4 if wscale >= 0 else 0)
 
@@ -244,13 +246,8 @@ def encode_options(seg: Segment) -> bytes:
     if seg.sack:
         write_sack(w, seg.sack)
     if seg.user_timeout >= 0:
-        write_i16_be(w, i16((OPT_USER_TIMEOUT << 8) | 4))
-        write_i16_be(w, _low16(seg.user_timeout))
+        write_user_timeout(w, seg.user_timeout)
     return w.getvalue()
-
-
-def _low16(x: i64) -> i16:
-    return i16(s16(x))
 
 
 def parse(seg: Segment, buf: bytes, start: i64, end: i64) -> i64:
