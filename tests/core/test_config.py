@@ -22,6 +22,9 @@ SECONDS: dict[str, tuple[float | None, float, float]] = {
     "r2": (120.0, 0.001, 86_400),
     "syn_r2": (180.0, 0.001, 86_400),
     "persist_max": (60.0, 0.001, 3600),
+    "user_timeout": (None, 0.001, 86_400),
+    "keepalive_idle": (7200.0, 0.001, 7 * 86_400),
+    "keepalive_interval": (75.0, 0.001, 86_400),
     "connect_timeout": (None, 0.001, 86_400),
     "msl": (30.0, 0, 86_400),
     "fin_timeout": (60.0, 0, 86_400),
@@ -33,6 +36,7 @@ SECONDS: dict[str, tuple[float | None, float, float]] = {
 COUNTS: dict[str, tuple[int | None, int, int]] = {
     "r1": (3, 1, 255),
     "initial_window": (10, 1, 1000),
+    "keepalive_count": (9, 2, 127),
     "max_orphans": (65_536, 0, 1 << 26),
     "max_segment_size": (None, 64, 65_495),
     "receive_buffer": (1_048_576, 1, 1 << 30),
@@ -40,6 +44,8 @@ COUNTS: dict[str, tuple[int | None, int, int]] = {
     "max_time_wait": (1_048_576, 0, 1 << 26),
 }
 SWITCHES = {
+    "user_timeout_option": False,
+    "keepalive": False,
     "nodelay": False,
     "window_scaling": True,
     "timestamps": True,
@@ -50,7 +56,7 @@ SWITCHES = {
     "rfc1337": True,
     "time_wait_reuse": True,
 }
-OPTIONAL = {"connect_timeout", "linger", "max_segment_size"}
+OPTIONAL = {"connect_timeout", "user_timeout", "linger", "max_segment_size"}
 NUMBERS = {**SECONDS, **COUNTS}
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final, final
 
-from librt.vecs import append, vec
-from mypy_extensions import i64
+from librt.strings import read_i32_be
+from librt.vecs import vec
+from mypy_extensions import i32, i64
 
 FIRST_EPHEMERAL: Final = 1024  # RFC 6056 3.2: the whole range but the well-known ports
 LAST_EPHEMERAL: Final = 65_535
@@ -19,44 +20,42 @@ EPHEMERAL_PORTS: Final = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
 
 @final
 class PortRing:
-    """Shuffled on first use: a pure server never pays for it."""
+    """Shuffled as it is used, one port at a time, so that nobody waits for it: Fisher-Yates in its first round."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret: bytes = secret
-        self._ring: vec[i64] = vec[i64]()
+        self._ring: vec[i32] = vec[i32]()
         self._next: i64 = 0
+        self._shuffled: bool = False
+        self._block: bytes = b""
+        self._used: i64 = 0
+        self._blocks: i64 = 0
 
     def next_port(self) -> i64:
+        """The next candidate; the caller checks that it is free."""
         if len(self._ring) == 0:
-            self._shuffle()
-        port: i64 = self._ring[self._next]
+            self._ring = vec[i32](range(FIRST_EPHEMERAL, LAST_EPHEMERAL + 1))
+        ring = self._ring
+        i = self._next
+        port: i64 = i64(ring[i])
+        if not self._shuffled:
+            j: i64 = i + self._random() % (EPHEMERAL_PORTS - i)
+            port = i64(ring[j])
+            ring[j] = ring[i]
+            ring[i] = i32(port)
         self._next += 1
         if self._next == EPHEMERAL_PORTS:
             self._next = 0
+            self._shuffled = True
         return port
 
-    def _shuffle(self) -> None:
-        """Fisher-Yates with numbers from a keyed hash in counter mode."""
-        ring: vec[i64] = vec[i64]()
-        port: i64 = FIRST_EPHEMERAL
-        while port <= LAST_EPHEMERAL:
-            ring = append(ring, port)
-            port += 1
-        block = b""
-        used = 0
-        counter = 0
-        i: i64 = EPHEMERAL_PORTS - 1
-        while i > 0:
-            if used == len(block):
-                block = blake2b(counter.to_bytes(8, "big"), key=self._secret[:64], person=b"utcp ports").digest()
-                counter += 1
-                used = 0
-            # 32 random bits for a range of 16: a bias below 2**-16
-            word: i64 = int.from_bytes(block[used : used + 4], "big")
-            used += 4
-            j: i64 = word % (i + 1)
-            swap: i64 = ring[i]
-            ring[i] = ring[j]
-            ring[j] = swap
-            i -= 1
-        self._ring = ring
+    def _random(self) -> i64:
+        """32 bits of a keyed hash in counter mode; for a range of 16 bits the bias is below 2**-16."""
+        if self._used == len(self._block):
+            count = int(self._blocks).to_bytes(8, "big")
+            self._block = blake2b(count, key=self._secret[:64], person=b"utcp ports").digest()
+            self._blocks += 1
+            self._used = 0
+        word: i64 = i64(read_i32_be(self._block, self._used)) & 0xFFFFFFFF
+        self._used += 4
+        return word
