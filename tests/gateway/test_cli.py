@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from interop.namespace import ip, private_namespace, require_tun
 
 import utcp
+from interop.namespace import ip, private_namespace, require_tun
 from utcp.cli import gateway as cli
 from utcp.gateway import tun
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_interface
 
 import pytest
-from gateway.peer import Peer
 
+from gateway.peer import Peer
 from utcp.gateway import Direction, Endpoint, Gateway, KernelAddress, Rules
 from utcp.gateway.icmp import ErrorKind, PathError, parse_error, tcp_error
 from utcp.gateway.packets import IpHeader, Packet, parse, pseudo_sum, set_tcp_checksum

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 import pytest
+
 from gateway.peer import WAIT_S, Peer
 from interop.namespace import free_udp_port, ip, kernel_states, private_namespace, require_tun, sysctl, tcp_counters
-
 from utcp.gateway import Endpoint, Gateway, KernelAddress, Tun
 from utcp.gateway.packets import IpHeader, ip_header_size, pseudo_sum, set_tcp_checksum
 from utcp.wire.segment import ACK, FIN, RST, SYN, Segment

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
 from interop.matrix import PAGE, Row, is_current, render, titles
 from interop.namespace import private_namespace, require_tun
 from interop.net import Net

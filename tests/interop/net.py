@@ -15,7 +15,6 @@ from typing import Final, Self
 from interop.engine_peer import EnginePeer, UtcpConnection
 from interop.matrix import Row
 from interop.namespace import sysctl
-
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction, Endpoint, Gateway, KernelAddress, Rule, Rules, Tun

@@ -8,10 +8,10 @@ import socket
 import time
 
 import pytest
+
 from interop.matrix import Row
 from interop.namespace import sysctl
 from interop.net import KERNEL, UTCP, Background, Net, anything, is_fin, is_pure_ack, read_all, read_exactly
-
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction

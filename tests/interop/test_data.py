@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
 from interop.matrix import Row
 from interop.net import KERNEL, UTCP, Background, Net, Pair, read_all, read_exactly
-
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction, Impairments, LinkQuality

@@ -7,10 +7,10 @@ import socket
 import struct
 
 import pytest
+
 from interop.matrix import Row
 from interop.namespace import sysctl
 from interop.net import KERNEL, MTU, UTCP, Net, Pair, is_pure_ack, is_syn
-
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction

@@ -7,10 +7,10 @@ import socket
 from ipaddress import ip_address
 
 import pytest
+
 from interop.matrix import Row
 from interop.namespace import tcp_counters
 from interop.net import KERNEL, UTCP, Net, Pair, anything, is_fin, is_pure_ack, is_rst, is_syn
-
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 
 import pytest
+
 from interop.engine_peer import UtcpConnection
 from interop.matrix import Row
 from interop.namespace import sysctl, tcp_counters
 from interop.net import KERNEL, UTCP, Net, Pair, anything, has_data, is_fin, read_exactly
-
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction
@@ -71,7 +71,7 @@ def test_kernel_reuses_a_pair_in_utcps_time_wait(net: Net, row: Row) -> None:
         row.note("SYN accepted by timestamp (RFC 6191)")
 
 
-@pytest.mark.row(SECTION, "the same without timestamps", KERNEL)
+@pytest.mark.row(SECTION, "the same, without timestamps", KERNEL)
 def test_kernel_reuses_a_pair_without_timestamps(net: Net, row: Row) -> None:
     with net.pair(KERNEL, Config(timestamps=False), prepare=bound(KERNEL_PORT)) as pair:
         close_utcp_first(pair, row)
