@@ -33,13 +33,13 @@ def test_N_01_active_close() -> None:
     s.recv(". seq=b ack=a+1")
     s.expect_state(State.FIN_WAIT_2)
     assert s.events() & FIN_ACKED
-    assert not s.conn.closed
+    assert (s.conn.closed, s.conn.fin_received) == (False, False)
     s.recv("F. seq=b ack=a+1")
     s.expect(". seq=a+1 ack=b+1")
     s.expect_state(State.TIME_WAIT)
     assert s.events() & (EOF | CLOSED_BIT) == EOF | CLOSED_BIT
-    assert s.conn.closed and s.conn.error is None
-    assert s.conn.fin_received and s.conn.fin_acked and s.conn.at_eof
+    assert (s.conn.closed, s.conn.error) == (True, None)
+    assert (s.conn.fin_received, s.conn.fin_acked, s.conn.at_eof) == (True, True, True)
     assert list(s.engine.connections()) == []  # what is left is a record
     s.silent_for(59.999_999_999)
     s.expect_state(State.TIME_WAIT)
@@ -113,9 +113,9 @@ def test_N_06_data_with_the_fin() -> None:
     s.expect(". seq=a ack=b+6")
     s.expect_state(State.CLOSE_WAIT)
     assert s.events() & (READABLE | EOF) == READABLE | EOF
-    assert s.conn.fin_received and not s.conn.at_eof
-    assert s.read(2) == b"he" and not s.conn.at_eof
-    assert s.read() == b"llo" and s.conn.at_eof
+    assert (s.conn.fin_received, s.conn.at_eof) == (True, False)
+    assert (s.read(2), s.conn.at_eof) == (b"he", False)
+    assert (s.read(), s.conn.at_eof) == (b"llo", True)
     assert s.read() == b""
 
 

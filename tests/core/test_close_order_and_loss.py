@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.script import RTO, Script
+from support.script import RTO
 from support.states import (
     CLOSE_WAIT,
     CLOSING,
@@ -202,7 +202,7 @@ def test_O_13_fin_at_the_wrap(before_wrap: int) -> None:
         s.expect(f"P. seq=a ack=b len={n}")
         s.recv(f"P. seq=b ack=a+{n} len={n}")
         assert len(s.read()) == n
-        s.expect_after(0.04, f". seq=4294967295 ack=4294967295")
+        s.expect_after(0.04, ". seq=4294967295 ack=4294967295")
     s.close()
     s.expect("F. seq=4294967295 ack=4294967295")
     s.recv("F. seq=4294967295 ack=0")

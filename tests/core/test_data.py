@@ -202,8 +202,7 @@ class TestReceiving:
         s.recv("P. seq=b+5 ack=a", b"world")
         s.expect(". seq=a ack=b")
         s.recv("P. seq=b ack=a", b"helloWORLD!")
-        (ack,) = s.take() or [None]
-        assert ack is not None and ack.seg.ack == s.seq("b+11")
+        s.expect(". seq=a ack=b+11")
         assert s.read() in (b"helloworld!", b"helloWORLD!")
 
     def test_the_window_counts_what_is_unread(self) -> None:
@@ -223,7 +222,8 @@ class TestReceiving:
 class TestTrains:
     def test_a_gro_buffer_is_many_segments(self) -> None:
         s = established()
-        segments = [s.segment(f". seq=b+{i * 1000} ack=a", stream(5500)[i * 1000 :][:1000]).to_bytes() for i in range(6)]
+        pieces = {i: stream(5500)[i : i + 1000] for i in range(0, 5500, 1000)}
+        segments = [s.segment(f". seq=b+{i} ack=a", piece).to_bytes() for i, piece in pieces.items()]
         assert {len(x) for x in segments[:-1]} == {1020}
         s.recv_bytes(b"".join(segments), 1020)
         s.expect(". seq=a ack=b+5500")

@@ -217,5 +217,3 @@ def test_fin_acked_and_everything_acked_are_told_apart() -> None:
     s.recv(". seq=b ack=a+4")
     assert s.events() & ACKED
     assert s.conn.unacked_bytes == 0 and not s.conn.fin_acked
-
-

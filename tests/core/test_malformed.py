@@ -19,8 +19,8 @@ GARBAGE = [
     pytest.param(b"\xff" * 20, "bad-data-offset", id="ones"),
     pytest.param(bytes(12) + b"\x40" + bytes(47), "bad-data-offset", id="offset 4"),
     pytest.param(bytes(12) + b"\x60" + bytes(7), "bad-data-offset", id="offset past the end"),
-    pytest.param(bytes(12) + b"\x60\x10" + bytes(6) + b"\x02\x00\x00\x00", "bad-option-length", id="option length 0"),
-    pytest.param(bytes(12) + b"\x60\x10" + bytes(6) + b"\x02\x09\x00\x00", "bad-option-length", id="option past the end"),
+    pytest.param(bytes(12) + b"\x60\x10" + bytes(6) + bytes([2, 0, 0, 0]), "bad-option-length", id="option length 0"),
+    pytest.param(bytes(12) + b"\x60\x10" + bytes(6) + bytes([2, 9, 0, 0]), "bad-option-length", id="option too long"),
     pytest.param(bytes(65_507), "bad-data-offset", id="65507 zeros"),
 ]
 

@@ -18,7 +18,7 @@ class TestSyn:
         s.connect()
         sent = s.expect("S seq=a-1 mss=* ws=* sackok ts=*/0")
         mss = A_MSS.to_bytes(2, "big").hex()
-        ts = sent.seg.ts_val.to_bytes(4, "big").hex()
+        ts = int(sent.seg.ts_val).to_bytes(4, "big").hex()
         assert sent.seg.to_bytes()[20:].hex() == f"0204{mss}01010402" + f"0101080a{ts}00000000" + "01030305"
         assert sent.seg.buf[20:].hex() == sent.seg.to_bytes()[20:].hex()
 

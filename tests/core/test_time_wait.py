@@ -382,9 +382,10 @@ class TestDuration:
 
     def test_the_state_of_the_connection_object_follows_its_record(self) -> None:
         s = time_wait()
-        assert s.conn.state == State.TIME_WAIT
+        conn = s.conn
+        assert str(conn.state) == "TIME-WAIT"
         s.silent_for(60)
-        assert s.conn.state == State.CLOSED
+        assert str(conn.state) == "CLOSED"
 
     def test_many_expire_together(self) -> None:
         """However many steps the engine takes for it, `next_timeout` leads through all of them."""

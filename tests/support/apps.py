@@ -20,8 +20,9 @@ def pattern(seed: int, size: int) -> bytes:
 class Peer:
     """One end of a connection: writes ``outgoing``, checks that what it reads is a prefix of ``incoming``.
 
-    ``ends_when`` says when it closes its sending side: "written" (as soon as everything is written), "eof"
-    (everything written and the other side has ended). ``answers_at_eof``: it writes only after that. Writing stops at about 64 kB not sent and goes on when they are.
+    ``ends_when`` says when it closes its sending side: "written" (as soon as everything is written) or "eof"
+    (everything written and the other side has ended). ``answers_at_eof``: it writes only after that.
+    Writing stops at about 64 kB not sent and goes on when they are.
     """
 
     def __init__(

@@ -86,7 +86,7 @@ def differences(pattern: Pattern, seg: Segment, names: dict[str, int], *, ts_exp
     found: list[str] = []
 
     def compare(what: str, got: object, wanted: object) -> None:
-        if wanted is not None and wanted != ANY and got != wanted:
+        if wanted is not None and wanted not in (ANY, got):
             found.append(f"{what}: {got}, not {wanted}")
 
     compare("flags", flag_text(seg.flags), flag_text(pattern.flags))
@@ -136,7 +136,7 @@ def text_of(seg: Segment, names: dict[str, int]) -> str:
 def relative(value: int, names: dict[str, int]) -> str:
     """A number as `a+7` or `b`, when it is near one of them."""
     for name in ("a", "b"):
-        distance = seq_sub(value, names[name])
+        distance = int(seq_sub(value, names[name]))
         if abs(distance) < 1 << 24:
             return f"{name}{distance:+}" if distance else name
     return str(value)

@@ -161,6 +161,10 @@ class Script:
         assert self._conn is not None, "no connection yet"
         return self._conn
 
+    def conns(self) -> list[Connection]:
+        """The connection under test, if there is one."""
+        return [] if self._conn is None else [self._conn]
+
     # --- B's side ------------------------------------------------------------------------------------------
 
     def recv(self, text: str, data: bytes | None = None, *, port: int | None = None, path: int | None = None) -> None:
