@@ -32,6 +32,8 @@ class Connection(Tcb):
     received stay readable after the end.
     """
 
+    __slots__ = ()
+
     # Getters
 
     @property

@@ -41,6 +41,19 @@ class PathError(IntEnum):
 class Path:
     """One (local, peer) pair. ``max_payload`` is the largest UDP payload in bytes that it is believed to carry."""
 
+    __slots__ = (
+        "connecting",
+        "index",
+        "key",
+        "local",
+        "max_payload",
+        "peer",
+        "soft_error",
+        "trains",
+        "used_at",
+        "users",
+    )
+
     def __init__(self, index: i64, local: object, peer: object, key: bytes, max_payload: i64) -> None:
         self.index: i64 = index
         self.local: object = local

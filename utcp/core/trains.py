@@ -23,6 +23,18 @@ NOBODY: Final = -1
 class Train:
     """``count`` segments of ``segment_size`` bytes each (the last may be shorter) for ``path``."""
 
+    __slots__ = (
+        "count",
+        "ecn",
+        "full",
+        "owner",
+        "path",
+        "route",
+        "segment_size",
+        "serial",
+        "writer",
+    )
+
     def __init__(self, route: Path, segment_size: i64, serial: i64, owner: i64) -> None:
         self.route: Path = route
         self.path: i64 = route.index
