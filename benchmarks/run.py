@@ -45,12 +45,11 @@ async def started(command: list[str]) -> AsyncIterator[asyncio.subprocess.Proces
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
     try:
         yield process
+        assert process.stdin is not None
+        process.stdin.close()
+        await asyncio.wait_for(process.wait(), READY_WITHIN)
     finally:
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            await asyncio.wait_for(process.wait(), READY_WITHIN)
-        except TimeoutError:
+        if process.returncode is None:
             process.kill()
             await process.wait()
 
@@ -63,7 +62,10 @@ def tell(process: asyncio.subprocess.Process, line: str) -> None:
 async def hear(process: asyncio.subprocess.Process, extra: float = 0.0) -> dict[str, Any]:
     """The next line of a process, an object."""
     assert process.stdout is not None
-    line = await asyncio.wait_for(process.stdout.readline(), READY_WITHIN + extra)
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), READY_WITHIN + extra)
+    except TimeoutError:
+        raise RuntimeError(f"a benchmark process has said nothing for {READY_WITHIN + extra:g} s") from None
     if not line:
         raise RuntimeError(f"a benchmark process ended early with status {await process.wait()}")
     message: dict[str, Any] = json.loads(line)

@@ -36,9 +36,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     default = Workload()
     add = parser.add_argument
     add("--peer", choices=CHOICES, default="both", help="who tears down; epoll is kernel TCP from C (default: both)")
-    add(
-        "--in-flight", type=at_least(1), default=default.in_flight, metavar="N", help="lifecycles at once (%(default)s)"
-    )
+    add("--in-flight", type=at_least(1), default=default.in_flight, metavar="N", help="lifecycles (%(default)s)")
     add("--seconds", type=seconds, default=default.seconds, metavar="S", help="measured per round (%(default)s)")
     add("--rounds", type=at_least(1), default=3, metavar="R", help="the peers take turns so often (%(default)s)")
     add("--api", choices=("protocol", "streams"), default=default.api)
@@ -50,13 +48,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--loop", choices=("uvloop", "asyncio"), default=default.loop)
     add("--payload", type=at_least(0), default=default.payload, metavar="BYTES", help="echoed in each (%(default)s)")
-    add(
-        "--msl",
-        type=seconds_or_0,
-        default=default.msl,
-        metavar="S",
-        help="utcp's MSL; TIME-WAIT is twice that (%(default)s)",
-    )
+    add("--msl", type=seconds_or_0, default=default.msl, metavar="S", help="of utcp (%(default)s)")
     add("--ports", type=at_least(0), default=default.ports, metavar="K", help="TCP ports of the server; 0: enough (0)")
     add("--unbatched", action="store_true", help="utcp without UDP GSO and GRO")
     add("--json", action="store_true", help="one JSON object instead of the table")
@@ -155,11 +147,14 @@ def summary(options: argparse.Namespace, rounds: dict[str, list[Result]]) -> dic
         "header": header(),
         "workload": workload_of(options, "utcp").as_dict(),
         "rounds": options.rounds,
+        **peers,
+        "ratios": ratios,
     }
-    whole |= peers
+    if "utcp" in peers:
+        whole["header"] |= {name: peers["utcp"]["client"][name] for name in ("compiled", "receive_buffer")}
     if "utcp/kernel" in ratios:
         whole["ratio"] = ratios["utcp/kernel"]
-    return {**whole, "ratios": ratios}
+    return whole
 
 
 def print_table(whole: dict[str, Any], peers: list[str]) -> None:
@@ -189,11 +184,11 @@ def print_table(whole: dict[str, Any], peers: list[str]) -> None:
 
 
 def utcp_note(whole: dict[str, Any]) -> str:
-    client, workload = whole["utcp"]["client"], whole["workload"]
+    facts, client, workload = whole["header"], whole["utcp"]["client"], whole["workload"]
     return (
-        f"{'compiled' if client['compiled'] else 'interpreted'}, connect {workload['connect']}, "
+        f"{'compiled' if facts['compiled'] else 'interpreted'}, connect {workload['connect']}, "
         f"{'batched' if workload['batched'] else 'unbatched'}, MSL {workload['msl']:g} s, "
-        f"{client['server_ports']} server ports, receive buffer {client['receive_buffer']:,} bytes, "
+        f"{client['server_ports']} server ports, receive buffer {facts['receive_buffer']:,} bytes, "
         f"TIME-WAIT records after 2MSL: {client.get('time_wait_after_2msl', 'not waited for')}"
     )
 

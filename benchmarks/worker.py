@@ -175,7 +175,11 @@ class Client:
     def connect_directly(self) -> None:
         port = self.next_port()
         protocol = DirectClient(self, self.sample_time())
-        self.stack.connect(lambda: protocol, port)
+        try:
+            self.stack.connect(lambda: protocol, port)
+        except OSError as error:
+            self.tally.fail(error)
+            self.live -= 1
 
 
 class ClientProtocol(asyncio.Protocol):

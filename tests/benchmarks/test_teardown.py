@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import teardown
+import utcp
+from benchmarks import run, teardown
 from benchmarks.peers import PEERS, UtcpPeer, build_epoll, ephemeral_range, kernel_ports, prime_from
 from benchmarks.run import result, run_once
 from benchmarks.workload import Report, Workload
@@ -75,6 +76,16 @@ async def test_a_peer_that_dies_is_an_error_that_says_so() -> None:
         await run_once(SHORT, Dead())
 
 
+async def test_a_peer_that_hangs_is_an_error_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(UtcpPeer):
+        def server(self, workload: Workload) -> list[str]:
+            return ["sleep", "60"]
+
+    monkeypatch.setattr(run, "READY_WITHIN", 0.2)
+    with pytest.raises(RuntimeError, match=r"said nothing for 0\.2 s"):
+        await run_once(SHORT, Silent())
+
+
 def test_both_peers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--peer", "both", "--in-flight", "4", "--seconds", "0.2", "--rounds", "2", "--msl", "0.1", "--json"]
     assert teardown.main(arguments) == 0
@@ -84,6 +95,7 @@ def test_both_peers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert min(whole[peer]["rates"]) <= whole[peer]["rate"] <= max(whole[peer]["rates"])
     assert whole["ratio"] == pytest.approx(whole["utcp"]["rate"] / whole["kernel"]["rate"])
     assert whole["workload"]["msl"] == 0.1
+    assert whole["header"]["compiled"] == utcp.__compiled__
 
 
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
