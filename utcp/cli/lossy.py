@@ -24,6 +24,8 @@ class LossySocket(UdpSocket):
         self._chance_in = random.Random(f"{seed} in")
 
     def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
+        if not self._loss:
+            return super().send(payload, segment_size, local, peer)
         taken = 0
         for segment in _split(payload, segment_size):
             if self._chance_out.random() < self._loss:
@@ -35,6 +37,8 @@ class LossySocket(UdpSocket):
 
     def receive(self) -> Received | None:
         while (received := super().receive()) is not None:
+            if not self._loss:
+                return received
             data, segment_size, local, peer = received
             kept = []
             for segment in _split(data, segment_size):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 import time
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeAlias
 
@@ -171,6 +172,7 @@ def _checksum(data: bytes) -> bytes:
     return (-number % 0xFFFF).to_bytes(2, "big")
 
 
+@lru_cache(maxsize=1024)
 def _ip_address(address: object) -> IPAddress | None:
     host = address[0] if isinstance(address, tuple) and address else address
     try:
