@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from utcp.aio import loops
 from utcp.aio.addresses import Address, normal, resolve
+from utcp.aio.channel import Channel
 from utcp.aio.datagrams import Datagrams, UdpSocket
 from utcp.aio.pump import Pump
 from utcp.aio.transport import ProtocolFactory, Transport
@@ -171,7 +172,7 @@ class Endpoint:
             local_port=local_port,
             config=None if config is None else self._without_nagle(config),
         )
-        transport = Transport(pump, conn, protocol_factory, contextvars.copy_context(), waiter=waiter)
+        transport = Transport(Channel(pump, conn, protocol_factory, contextvars.copy_context(), None, waiter))
         pump.touch()
         return transport
 
@@ -218,7 +219,7 @@ class Endpoint:
         return self._closing
 
     def __repr__(self) -> str:
-        word = "closed" if not self._pump.open else "closing" if self._closing else f"{self._pump.transports} open"
+        word = "closed" if not self._pump.open else "closing" if self._closing else f"{self._pump.channels} open"
         return f"<utcp.Endpoint {self.local_addr} {word}>"
 
     # The end
@@ -236,7 +237,7 @@ class Endpoint:
             if conn.context is not None:
                 conn.context.close()
         self._shutdown_timer = self.loop.call_later(self.shutdown_timeout, self._abort_connections)
-        self._pump.when(lambda: self._pump.transports == 0, lambda: self._flushed(time_wait))
+        self._pump.when(lambda: self._pump.channels == 0, lambda: self._flushed(time_wait))
 
     async def aclose(self, time_wait: TimeWait = "discard") -> None:
         """Close all servers and connections gracefully, wait for that, then close the socket.
@@ -284,7 +285,7 @@ class Endpoint:
         engine = self.engine
         return (
             bool(self._servers)
-            or self._pump.transports > 0
+            or self._pump.channels > 0
             or engine.connection_count() > 0
             or engine.time_wait_count > 0
         )
@@ -314,7 +315,7 @@ class Endpoint:
     def _abort_connections(self) -> None:
         for conn in self.engine.connections():
             if conn.context is not None:
-                conn.context.abort()
+                conn.context.abort(None)
             conn.abort(self._pump.clock())
         self._pump.flush()
 
@@ -351,8 +352,9 @@ class Endpoint:
         """Accept connections for ``server``."""
 
         def accept(conn: Connection) -> None:
-            transport = Transport(self._pump, conn, server.protocol_factory, server.context.copy(), server=server)
-            transport.call(conn.take_ready() | CONNECTED)
+            channel = Channel(self._pump, conn, server.protocol_factory, server.context.copy(), server, None)
+            Transport(channel)
+            channel.call(conn.take_ready() | CONNECTED)
 
         own = None if config is None else self._without_nagle(config)
         listener = self.engine.listen(port, self._pump.clock(), max(backlog, MIN_BACKLOG), own)

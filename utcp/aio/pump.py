@@ -16,10 +16,9 @@ from utcp.aio.datagrams import Datagrams
 from utcp.core.connection import Connection
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
-from utcp.core.states import EOF, READABLE
 
 if TYPE_CHECKING:
-    from utcp.aio.transport import Transport
+    from utcp.aio.channel import Channel
 
 RECEIVE_BUDGET: Final = 64  # buffers a turn, so that a flood leaves the loop to others
 PATIENCE: Final = 256  # turns without reaching the end of the socket's queue before deadlines are looked at anyway
@@ -32,7 +31,7 @@ MAX_SLEEP: Final = 3600 * 1_000_000_000  # event loops do not take timers of any
 class Pump:
     """Drives ``engine`` over ``datagrams``, in ``loop``, by ``clock`` (monotonic nanoseconds).
 
-    ``Connection.context`` is the connection's Transport, ``Listener.context`` a function that takes an accepted
+    ``Connection.context`` is the connection's Channel, ``Listener.context`` a function that takes an accepted
     Connection and makes one.
     """
 
@@ -49,12 +48,12 @@ class Pump:
         "_timer",
         "_timer_at",
         "_turns_behind",
+        "channels",
         "clock",
         "congestions",
         "engine",
         "loop",
         "open",
-        "transports",
         "wakeups",
     )
 
@@ -65,12 +64,12 @@ class Pump:
         self.engine = engine
         self.clock = clock
         self.open = True  # the socket is
-        self.transports = 0  # how many still owe their protocol a connection_lost
+        self.channels = 0  # how many still owe their protocol a connection_lost
         self.wakeups = 0  # by the socket or a deadline
         self.congestions = 0  # how often the network took no more
         self._datagrams = datagrams
         self._context = contextvars.copy_context()
-        self._again: list[Transport] = []
+        self._again: list[Channel] = []
         self._ready: list[Connection] = []
         self._blocked: list[tuple[bytes, int, Address, Address]] = []
         self._calls = 0  # user calls since the last transmission
@@ -82,7 +81,7 @@ class Pump:
         self._timer_at = 0
         datagrams.attach(loop, self._on_readable)
 
-    # For transports and endpoints
+    # For channels and endpoints
 
     def touch(self) -> None:
         """A user call was made: what it wants sent leaves this turn, with everything else of this turn."""
@@ -106,9 +105,9 @@ class Pump:
             self._scheduled = True
             self.loop.call_soon(self._on_scheduled, context=self._context)
 
-    def look_at(self, transport: Transport) -> None:
-        """Have the next round of callbacks include ``transport``."""
-        self._again.append(transport)
+    def look_at(self, channel: Channel) -> None:
+        """Have the next round of callbacks include ``channel``."""
+        self._again.append(channel)
         self.schedule()
 
     def when(self, condition: Callable[[], bool], action: Callable[[], object]) -> None:
@@ -223,8 +222,8 @@ class Pump:
         self._ready = []
         rest = iter(ready)
         try:
-            for transport in again:
-                transport.call(READABLE | EOF)
+            for channel in again:
+                channel.call_again()
             for conn in rest:
                 if conn.context is not None:
                     conn.context.call(conn.take_ready())

@@ -151,10 +151,10 @@ class Server(asyncio.AbstractServer):
         self.close()
         await self.wait_closed()
 
-    def _attach(self, transport: Transport) -> None:
+    def attach(self, transport: Transport) -> None:
         self._clients.add(transport)
 
-    def _detach(self, transport: Transport) -> None:
+    def detach(self, transport: Transport) -> None:
         self._clients.discard(transport)
         self._wake_up()
 

@@ -1,0 +1,406 @@
+"""One connection and its protocol: what the engine makes ready becomes callbacks, what the user asks becomes calls.
+
+``Transport`` is how asyncio sees this; here is what happens. Callbacks come straight from the pump, in the
+connection's own context, and never from inside a call of the user's. Nothing here depends on an event loop but
+the futures that are handed in.
+"""
+
+from __future__ import annotations
+
+import contextvars
+from asyncio import BufferedProtocol, constants
+from asyncio.log import logger
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, final
+
+from utcp.aio.close_info import CloseInfo
+from utcp.core.connection import SHUT_WR, Connection
+from utcp.core.states import CLOSED_BIT, CONNECTED, EOF, FIN_ACKED, READABLE
+
+if TYPE_CHECKING:
+    from utcp.aio.pump import Pump
+
+MAX_READ: Final = 256 * 1024  # bytes a data_received, as asyncio
+HIGH_WATER: Final = 64 * 1024
+LOW_WATER: Final = 16 * 1024
+ENOUGH_WARNINGS: Final = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
+EVERYTHING: Final = READABLE | EOF | FIN_ACKED | CLOSED_BIT
+
+
+@final
+class Channel:
+    """The state between a Connection and a protocol. ``transport`` is what the protocol gets to see."""
+
+    def __init__(
+        self,
+        pump: Pump,
+        conn: Connection,
+        factory: Callable[[], Any],
+        context: contextvars.Context,
+        server: Any,
+        waiter: Any,
+    ) -> None:
+        self.pump: Pump = pump
+        self.conn: Connection = conn
+        self.transport: Any = None
+        self.protocol: Any = None
+        self.buffered: bool = False  # a BufferedProtocol
+        self.factory: Callable[[], Any] | None = factory
+        self.context: contextvars.Context = context
+        self.server: Any = server  # which accepted it, or None
+        self.waiter: Any = waiter  # the future of create_connection, or None
+        self.connected: bool = False  # connection_made has been called
+        self.reading: bool = True  # not paused
+        self.eof_written: bool = False
+        self.eof_told: bool = False  # eof_received has been called
+        self.closing: bool = False  # close, abort, or the end
+        self.lost: bool = False  # connection_lost has been called
+        self.busy: bool = False  # in a callback round
+        self.error: BaseException | None = None  # for connection_lost, where it is not the engine's
+        self.peer_began: bool | None = None  # the closing; None: nobody yet
+        self.writing_paused: bool = False
+        self.high_water: int = HIGH_WATER
+        self.low_water: int = LOW_WATER
+        self.written: int = 0
+        self.writes_in_vain: int = 0
+        self.drain_waiters: list[tuple[int, Any]] | None = None  # (offset in the stream, future)
+        self.close_waiters: list[Any] | None = None
+        conn.context = self
+        pump.channels += 1
+
+    # The user's calls
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+        self.buffered = isinstance(protocol, BufferedProtocol)
+
+    def pause_reading(self) -> None:
+        if not self.closing:
+            self.reading = False
+
+    def resume_reading(self) -> None:
+        if not self.reading and not self.closing:
+            self.reading = True
+            self._look_again()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        conn = self.conn
+        pump = self.pump
+        try:
+            if self.closing:
+                raise BrokenPipeError
+            conn.send(data, pump.clock())
+        except OSError:
+            self._write_in_vain()
+            return
+        self.written += len(data) if not isinstance(data, memoryview) else data.nbytes
+        pump.touch()
+        if conn.send_queue_size > self.high_water:
+            pump.flush()  # as asyncio tries to send before it pauses
+        self.pause_if_full()
+
+    def write_eof(self) -> None:
+        if self.closing or self.eof_written:
+            return
+        self.eof_written = True
+        self._note_who_began()
+        try:
+            self.conn.shutdown(SHUT_WR, self.pump.clock())
+        except OSError:
+            return  # the connection is gone, and connection_lost on its way
+        self.pump.touch()
+
+    def close(self) -> None:
+        if self.closing:
+            return
+        self.closing = True
+        self._note_who_began()
+        conn = self.conn
+        conn.close(self.pump.clock(), flush=True)
+        if conn.fin_acked or conn.closed:
+            self._look_again()
+        else:
+            self.pump.touch()
+
+    def abort(self, error: BaseException | None) -> None:
+        """Reset; ``error`` is for connection_lost."""
+        if self.lost:
+            return
+        if self.error is None:
+            self.error = error
+        self.closing = True
+        self._note_who_began()
+        self.conn.abort(self.pump.clock())
+        self._look_again()
+
+    def buffer_size(self) -> int:
+        """Bytes not yet handed to the network; with a high-water mark of 0, bytes not yet acknowledged."""
+        return self.conn.send_queue_size if self.high_water > 0 else self.conn.unacked_bytes
+
+    def pause_if_full(self) -> None:
+        if self.writing_paused or self.protocol is None or self.buffer_size() <= self.high_water:
+            return
+        self.writing_paused = True
+        try:
+            self.protocol.pause_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._report("protocol.pause_writing() failed", error)
+
+    def wait_drained(self, waiter: Any) -> None:
+        """Give ``waiter`` a result when everything written so far is acknowledged, or an exception."""
+        if self.drain_waiters is None:
+            self.drain_waiters = []
+        self.drain_waiters.append((self.written, waiter))
+        self._wake_drained()
+
+    def wait_closed(self, waiter: Any) -> None:
+        """Give ``waiter`` the CloseInfo when the teardown is complete."""
+        if self.conn.closed:
+            waiter.set_result(self.close_info())
+            return
+        if self.close_waiters is None:
+            self.close_waiters = []
+        self.close_waiters.append(waiter)
+
+    def close_info(self) -> CloseInfo:
+        conn = self.conn
+        return CloseInfo(
+            reason=conn.reason,
+            by_peer=conn.reset_received or bool(self.peer_began),
+            unacked_bytes=conn.unacked_bytes,
+            unread_bytes=conn.readable_bytes + conn.discarded,
+            last_ack_missing=self._last_ack_missing(),
+            retransmissions=conn.retransmissions,
+            error=conn.error,
+        )
+
+    # From the pump: the only place where callbacks are made
+
+    def call(self, bits: int) -> None:
+        """Tell the protocol what the readiness bits say, in the connection's own context."""
+        self.context.run(self._on_ready, bits)
+
+    def call_again(self) -> None:
+        """Tell it whatever there is to tell."""
+        self.context.run(self._on_ready, EVERYTHING)
+
+    def _on_ready(self, bits: int) -> None:
+        self.busy = True
+        try:
+            if bits & CONNECTED and not self.connected:
+                self._establish()
+            if bits & READABLE:
+                self._read()
+            if bits & EOF:
+                self._read_eof()
+            if self.writing_paused:
+                self._resume_if_drained()
+            if self.drain_waiters is not None:
+                self._wake_drained()
+            if self.closing or bits & CLOSED_BIT:
+                self._look_for_the_end()
+        finally:
+            self.busy = False
+
+    def _look_again(self) -> None:
+        """Have the protocol told soon; a callback round that is under way looks at everything before it ends."""
+        if self.busy:
+            self.pump.touch()
+        else:
+            self.pump.look_at(self)
+
+    def _establish(self) -> None:
+        self.connected = True
+        factory, self.factory = self.factory, None
+        waiter, self.waiter = self.waiter, None
+        assert factory is not None
+        try:
+            self.set_protocol(factory())
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._reject(error, waiter)
+            return
+        if self.server is not None:
+            self.server.attach(self.transport)
+        try:
+            self.protocol.connection_made(self.transport)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fail("connection_made", error)
+        if self.written > 0 and not self.closing:
+            self.pause_if_full()  # written before there was a protocol to pause
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _reject(self, error: BaseException, waiter: Any) -> None:
+        """The protocol factory failed: there is nobody to have the connection."""
+        if waiter is None:
+            which = " for incoming connection" if self.conn.passive else ""
+            self._report("Error on transport creation" + which, error)
+        elif not waiter.done():
+            waiter.set_exception(error)
+        self.abort(error)
+
+    def _read(self) -> None:
+        """Hand over what has arrived."""
+        conn = self.conn
+        try:
+            while self.reading and not self.closing and conn.readable_bytes > 0:
+                if self.buffered:
+                    self._fill_buffer()
+                else:
+                    self.protocol.data_received(conn.receive(MAX_READ))
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fail("buffer_updated" if self.buffered else "data_received", error)
+
+    def _fill_buffer(self) -> None:
+        conn = self.conn
+        buffer = self.protocol.get_buffer(conn.readable_bytes)
+        if len(buffer) == 0:
+            raise RuntimeError("get_buffer() returned an empty buffer")
+        view = memoryview(buffer).cast("B")
+        data = conn.receive(len(view))
+        view[: len(data)] = data
+        self.protocol.buffer_updated(len(data))
+
+    def _read_eof(self) -> None:
+        """The peer's end of file, once everything before it has been handed over."""
+        if self.eof_told or self.closing or not self.reading or not self.conn.at_eof:
+            return
+        self.eof_told = True
+        try:
+            keep_open = self.protocol.eof_received()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fail("eof_received", error)
+            return
+        if not keep_open:
+            self.close()
+
+    def _resume_if_drained(self) -> None:
+        if self.lost or self.buffer_size() > self.low_water:
+            return
+        self.writing_paused = False
+        try:
+            self.protocol.resume_writing()
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._report("protocol.resume_writing() failed", error)
+
+    def _wake_drained(self) -> None:
+        waiting = self.drain_waiters
+        if waiting is None:
+            return
+        acked = self.written - self.conn.unacked_bytes
+        rest: list[tuple[int, Any]] = []
+        for offset, waiter in waiting:
+            if waiter.done():
+                continue
+            if acked >= offset:
+                waiter.set_result(None)
+            elif self.conn.closed:
+                waiter.set_exception(self.error or self.conn.error or ConnectionAbortedError("Connection aborted"))
+            else:
+                rest.append((offset, waiter))
+        self.drain_waiters = rest if rest else None
+
+    # The end
+
+    def _look_for_the_end(self) -> None:
+        conn = self.conn
+        if conn.closed:
+            if not self.lost and self._end_is_due():
+                self._lose(self.error if self._last_ack_missing() else self.error or conn.error)
+            if self.close_waiters is not None:
+                self._wake_closed()
+            if self.lost:
+                # Nothing more will come. Without cycles the memory is free at once, not at the next collection
+                conn.context = None
+                self.transport = None
+        elif self.closing and not self.lost and conn.fin_acked:
+            self._lose(self.error)
+
+    def _end_is_due(self) -> bool:
+        """Whether a connection that has ended is now lost to its protocol.
+
+        After both FINs that is only when the user closes, as with a kernel socket; and a paused reader gets what
+        arrived before an error first, unless somebody waits to write, or tries to.
+        """
+        conn = self.conn
+        if self.closing or not self.connected:
+            return True
+        if conn.error is None or self._last_ack_missing():
+            return False
+        return self.reading or conn.readable_bytes == 0 or self.writing_paused or self.writes_in_vain > 0
+
+    def _lose(self, error: BaseException | None) -> None:
+        """connection_lost, exactly once, and the protocol is let go of."""
+        self.lost = True
+        self.closing = True
+        waiter, self.waiter = self.waiter, None
+        if waiter is None:
+            self._tell_lost(error)
+        elif not waiter.done():  # create_connection: nobody has heard of this connection yet
+            waiter.set_exception(error or ConnectionAbortedError("Connection aborted"))
+        self.protocol = None
+        self.factory = None
+        if self.server is not None:
+            self.server.detach(self.transport)
+            self.server = None
+        self.pump.channels -= 1
+
+    def _tell_lost(self, error: BaseException | None) -> None:
+        try:
+            if self.protocol is None:
+                if self.connected or self.factory is None:
+                    return  # its factory failed
+                self.set_protocol(self.factory())
+            self.protocol.connection_lost(error)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as failure:
+            self._report("protocol.connection_lost() failed", failure)
+
+    def _wake_closed(self) -> None:
+        waiting = self.close_waiters
+        if waiting is not None:
+            self.close_waiters = None
+            info = self.close_info()
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(info)
+
+    def _fail(self, callback: str, error: BaseException) -> None:
+        """A callback raised: its connection ends with that error, and the loop's handler hears of it."""
+        self._report(f"Fatal error: protocol.{callback}() call failed.", error)
+        self.abort(error)
+
+    def _report(self, message: str, error: BaseException) -> None:
+        self.pump.loop.call_exception_handler(
+            {"message": message, "exception": error, "transport": self.transport, "protocol": self.protocol}
+        )
+
+    def _write_in_vain(self) -> None:
+        """After the end writes are dropped; whoever goes on writing is told, as by asyncio."""
+        if self.writes_in_vain >= ENOUGH_WARNINGS:
+            logger.warning("socket.send() raised exception.")
+        self.writes_in_vain += 1
+        if not self.closing:
+            self._look_again()
+
+    def _note_who_began(self) -> None:
+        if self.peer_began is None:
+            self.peer_began = self.conn.fin_received
+
+    def _last_ack_missing(self) -> bool:
+        """It ended in LAST-ACK (or CLOSING): both sides have every byte, only our FIN was not acknowledged."""
+        conn = self.conn
+        return conn.fin_received and conn.fin_sent and not conn.fin_acked and conn.unacked_bytes == 0
