@@ -80,6 +80,12 @@ def test_a_process_that_dies_is_a_failure() -> None:
     assert made.problems == ["the server ended without a result, exit code -9"]
 
 
+def test_a_process_that_fails_after_its_result_is_a_failure() -> None:
+    made = report()
+    made.exit_codes = {"client": 0, "server": 1}
+    assert made.problems == ["the server's process ended with exit code 1"]
+
+
 def test_the_json_object_has_segments_transitions_bytes_states_and_counts() -> None:
     made = report(passage("S", lost=True), passage("S", resent=True)).as_dict()
     assert made["ok"] is True

@@ -137,11 +137,12 @@ class _Side:
     async def _listen_to_orders(self) -> None:
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         while line := await reader.readline():
             self._orders.put_nowait(json.loads(line))
         if not self._finished:
             os._exit(1)  # the demo is gone: nobody is left to tell anything
+        pipe.close()
 
     async def _serve(self) -> dict[str, Any]:
         accepted: asyncio.Future[tuple[utcp.StreamReader, utcp.StreamWriter]] = asyncio.Future()

@@ -77,6 +77,8 @@ class Report:
             problems.append(f"the {side} received {got:,} bytes of {due:,}, or other bytes")
         if result["reason"] != "graceful" and not result["last_ack_missing"]:
             problems.append(f"the {side}'s connection ended otherwise than gracefully: {result['reason']}")
+        if code := self.exit_codes.get(side):
+            problems.append(f"the {side}'s process ended with exit code {code}")
         if self.final_state(side) != "CLOSED":
             problems.append(f"the {side} ended in {self.final_state(side)}")
         return problems
