@@ -21,6 +21,7 @@ SECONDS: dict[str, tuple[float | None, float, float]] = {
     "delayed_ack": (0.04, 0, 0.499),
     "r2": (120.0, 0.001, 86_400),
     "syn_r2": (180.0, 0.001, 86_400),
+    "syn_ack_timeout": (63.0, 0.001, 86_400),
     "persist_max": (60.0, 0.001, 3600),
     "user_timeout": (None, 0.001, 86_400),
     "keepalive_idle": (7200.0, 0.001, 7 * 86_400),

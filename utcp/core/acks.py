@@ -6,7 +6,7 @@ from mypy_extensions import i64
 
 from utcp.core.closing import on_fin_acked, on_flushed
 from utcp.core.congestion import on_acked
-from utcp.core.deadlines import start_retransmission_timer
+from utcp.core.deadlines import SWS_OVERRIDE, start_retransmission_timer
 from utcp.core.handshake import establish
 from utcp.core.reset import challenge, refuse_ack
 from utcp.core.rtt import measure
@@ -57,6 +57,8 @@ def acknowledge_syn(tcb: Tcb, seg: Segment) -> None:
 
 def process_ack(tcb: Tcb, seg: Segment) -> bool:
     """SEG.ACK on a synchronized connection, already found plausible. Returns whether to go on."""
+    tcb.heard_at = tcb.stack.now
+    tcb.keepalive_probes = 0
     if len(seg.sack) > 0:
         _note_sack(tcb, seg)
     acked: i64 = seq_sub(seg.ack, tcb.snd_una)
@@ -71,8 +73,9 @@ def process_ack(tcb: Tcb, seg: Segment) -> bool:
         return True
     if acked == 0:
         _update_window(tcb, seg)
-        if tcb.persist_at != NEVER and not tcb.orphan:
-            # The peer lives, its window may stay closed as long as it likes (MUST-37); an orphan has less time
+        if (tcb.persist_at != NEVER or tcb.snd_wnd == 0) and not tcb.orphan:
+            # The peer lives, its window may stay closed as long as it likes (MUST-37), also around what is in
+            # flight (SHLD-17); an orphan has less time
             tcb.progress_at = tcb.stack.now
     return True
 
@@ -131,4 +134,8 @@ def _set_window(tcb: Tcb, seg: Segment) -> None:
     tcb.snd_wnd = seg.wnd if seg.flags & SYN else seg.wnd << tcb.snd_wscale  # RFC 7323 2.2
     tcb.snd_wl1 = seg.seq
     tcb.snd_wl2 = seg.ack
+    if tcb.snd_wnd > 0 and tcb.persist_at != NEVER:
+        # Open again, if only a little: no more probes, the override of 3.8.6.2.1 instead
+        tcb.rtx_count = 0
+        tcb.persist_at = min(tcb.persist_at, tcb.stack.now + SWS_OVERRIDE)
     tcb.max_snd_wnd = max(tcb.max_snd_wnd, tcb.snd_wnd)

@@ -10,7 +10,7 @@ from utcp.core.acks import acknowledge_syn, check_ack, process_ack
 from utcp.core.handshake import accept_options, start_receiving
 from utcp.core.listener import NO_OLD_INCARNATION, listen_arrives
 from utcp.core.paths import Path
-from utcp.core.reset import answer_with_reset, challenge, check_rst, check_syn, refuse_ack, refused
+from utcp.core.reset import answer_unacceptable, answer_with_reset, challenge, check_rst, check_syn, refuse_ack, refused
 from utcp.core.stack import Stack, connection_key, drop
 from utcp.core.states import SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb, mark_dirty
@@ -47,8 +47,6 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
     tcb = stack.by_key.get(key)
     if tcb is not None:
         tcb.segments_in += 1
-        tcb.heard_at = stack.now
-        tcb.keepalive_probes = 0
         reason = _connection_arrives(tcb, seg)
         mark_dirty(tcb)
     else:
@@ -80,9 +78,14 @@ def _connection_arrives(tcb: Tcb, seg: Segment) -> str:
         return _syn_sent_arrives(tcb, seg)
     if not seg.flags & (ACK | RST | SYN):
         return "no-flags"
+    if seg.flags & SYN and tcb.st == SYN_RECEIVED and seg.seq == tcb.irs and not seg.flags & RST:
+        _syn_again(tcb, seg)
+        return ""
     # RFC 9293 3.10.7.4 (the third step, security, does not apply: no compartments here)
+    if tcb.ts_on and not _check_timestamp(tcb, seg):
+        return "paws" if seg.ts else "no-timestamp"
     if not _check_sequence(tcb, seg):  # first
-        return "out-of-window"
+        return _out_of_window(tcb, seg)
     if not check_rst(tcb, seg):  # second
         return ""
     if not check_syn(tcb, seg):  # fourth
@@ -91,6 +94,7 @@ def _connection_arrives(tcb: Tcb, seg: Segment) -> str:
         return "no-ack"
     if not check_ack(tcb, seg):  # fifth
         return ""
+    _keep_timestamp(tcb, seg)
     if seg.user_timeout >= 0:
         on_user_timeout_option(tcb, seg)
     check_urg(tcb, seg)  # sixth
@@ -133,37 +137,18 @@ def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
     return ""
 
 
-# The other states: RFC 9293 3.10.7.4, first
+# The other states: RFC 9293 3.10.7.4
 
 
-def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
-    """PAWS, then the acceptability test. Returns whether to go on."""
-    if tcb.ts_on and not _check_timestamp(tcb, seg):
-        return False
-    if _acceptable(tcb, seg):
-        _keep_timestamp(tcb, seg)
-        return True
-    if seg.flags & RST:
-        return False
-    if seg.flags & SYN and tcb.st == SYN_RECEIVED and seg.seq == tcb.irs:
-        _check_syn_again(tcb, seg)
-        return False
-    challenge(tcb, seg)  # <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>
-    if _recent(tcb, seg):
-        # RFC 9293 A.2: old in sequence, yet it may carry a new ACK (crossing FINs, probes into a closed window)
-        _keep_timestamp(tcb, seg)
-        process_ack(tcb, seg)
-    return False
-
-
-def _check_syn_again(tcb: Tcb, seg: Segment) -> None:
+def _syn_again(tcb: Tcb, seg: Segment) -> None:
     """The peer's SYN once more, while we are in SYN-RECEIVED: below the window by its number."""
     if seg.flags & ACK:
         # Simultaneous open (RFC 9293 figure 8, line 6; A.2): it acknowledges our SYN
         tcb.ack_now = True
         check_ack(tcb, seg)
     else:
-        # Deviation: our SYN-ACK again helps the peer, the bare ACK of 3.10.7.4 would not
+        # Deviation: our SYN-ACK again helps the peer, the bare ACK of the first step would not
+        tcb.syn_lost = True
         tcb.syn_due = True
 
 
@@ -175,24 +160,13 @@ def _check_timestamp(tcb: Tcb, seg: Segment) -> bool:
         # RFC 7323 3.2: a non-RST segment without the option is silently dropped; but a SYN gets its challenge
         return seg.flags & SYN != 0
     if seq_lt(seg.ts_val, tcb.ts_recent) and tcb.stack.now - tcb.ts_recent_at < _TS_RECENT_MAX_AGE:
-        challenge(tcb, seg)
+        answer_unacceptable(tcb, seg)
         return False
     return True
 
 
-def _keep_timestamp(tcb: Tcb, seg: Segment) -> None:
-    """RFC 7323 4.3 (2); that the segment is no older than TS.Recent, or that one outdated, PAWS has seen to.
-
-    Deviation: also of a segment that was sent again because our ACK was lost, as Linux does. Echoing the first
-    one's timestamp would make the peer take all the time since for one round trip.
-    """
-    if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent):
-        tcb.ts_recent = seg.ts_val
-        tcb.ts_recent_at = tcb.stack.now
-
-
-def _acceptable(tcb: Tcb, seg: Segment) -> bool:
-    """RFC 9293 3.4, table 6, on the window that we have advertised."""
+def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
+    """First: RFC 9293 3.4, table 6, on the window that we have advertised. Returns whether to go on."""
     offset: i64 = seq_sub(seg.seq, tcb.rcv_nxt)
     window: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
     if offset == 0:
@@ -202,6 +176,33 @@ def _acceptable(tcb: Tcb, seg: Segment) -> bool:
         return offset < window
     last: i64 = offset + seg.len - 1
     return seg.len > 0 and last >= 0 and window > 0
+
+
+def _out_of_window(tcb: Tcb, seg: Segment) -> str:
+    """Not acceptable: <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, unless it is a RST."""
+    if seg.flags & RST:
+        return "out-of-window"
+    if seg.flags & SYN:
+        challenge(tcb, seg)
+        return "syn-on-synchronized"
+    answer_unacceptable(tcb, seg)
+    if not _recent(tcb, seg):
+        return "out-of-window"
+    # RFC 9293 A.2: old in sequence, yet it may carry a new ACK (crossing FINs, probes into a closed window)
+    _keep_timestamp(tcb, seg)
+    process_ack(tcb, seg)
+    return ""
+
+
+def _keep_timestamp(tcb: Tcb, seg: Segment) -> None:
+    """RFC 7323 4.3 (2), of a segment whose ACK is good; PAWS has seen that TS.Recent is no newer, or outdated.
+
+    Deviation: also of a segment that was sent again because our ACK was lost, as Linux does. Echoing the first
+    one's timestamp would make the peer take all the time since for one round trip.
+    """
+    if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent):
+        tcb.ts_recent = seg.ts_val
+        tcb.ts_recent_at = tcb.stack.now
 
 
 def _recent(tcb: Tcb, seg: Segment) -> bool:

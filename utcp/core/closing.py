@@ -67,7 +67,7 @@ def close(tcb: Tcb, flush: bool) -> None:
         tcb.stack.counters.orphans_dropped += 1
         abort(tcb, ABORTED, None)
         return
-    if tcb.policy.linger > 0:
+    if tcb.policy.linger > 0 and not tcb.fin_acked:
         tcb.linger_at = tcb.stack.now + tcb.policy.linger
     tcb.flushing = flush
     if tcb.discarded > 0:
@@ -87,6 +87,7 @@ def close(tcb: Tcb, flush: bool) -> None:
 def stop_reading(tcb: Tcb) -> None:
     """From now on arriving data is acknowledged and discarded; what lies unread is lost."""
     tcb.shut_rd = True
+    tcb.window_update = True
     queue = tcb.receive_queue
     if queue is not None:
         tcb.discarded += queue.clear()

@@ -69,6 +69,7 @@ class Config:
         r2: 120.0 s of retransmitting one segment before the connection is given up (RFC 9293 3.8.3, SHLD-11: at
             least 100 s).
         syn_r2: 180.0 s, the same for a SYN (RFC 9293 MUST-23: at least 3 minutes).
+        syn_ack_timeout: 63.0 s, the same for a SYN-ACK, whose receiver may never have existed (Linux: 5 retries).
         persist_max: 60.0 s, upper bound of the interval between zero-window probes (RFC 9293 3.8.6.1).
         initial_window: 10 segments (RFC 6928).
         user_timeout: None, or seconds without an acknowledgment after which the connection is given up, in place
@@ -122,6 +123,7 @@ class Config:
     r1: int = _count(3, 1, 255, "retransmissions")
     r2: float = _seconds(120.0, 0.001, _DAY)
     syn_r2: float = _seconds(180.0, 0.001, _DAY)
+    syn_ack_timeout: float = _seconds(63.0, 0.001, _DAY)
     persist_max: float = _seconds(60.0, 0.001, 3600.0)
     initial_window: int = _count(10, 1, 1000, "segments")
 

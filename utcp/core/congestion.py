@@ -12,10 +12,21 @@ from utcp.wire.seq import MASK
 
 
 def start_congestion_control(tcb: Tcb) -> None:
-    """The initial window (RFC 6928 2); one segment if the SYN or SYN-ACK was lost (RFC 5681 3.1)."""
+    """One segment if the SYN or SYN-ACK was lost (RFC 5681 3.1), else the initial window."""
+    tcb.cwnd = tcb.smss if tcb.syn_lost else initial_window(tcb)
+
+
+def initial_window(tcb: Tcb) -> i64:
+    """RFC 6928 2."""
     smss = tcb.smss
     segments = tcb.policy.initial_window
-    tcb.cwnd = smss if tcb.syn_lost else min(segments * smss, max(2 * smss, segments * 1460))
+    return min(segments * smss, max(2 * smss, segments * 1460))
+
+
+def restart_after_idle(tcb: Tcb) -> None:
+    """Nothing was sent for an RTO: what the window was says little of the path now (RFC 5681 4.1)."""
+    if tcb.stack.now - tcb.sent_at > tcb.rto:
+        tcb.cwnd = min(tcb.cwnd, initial_window(tcb))
 
 
 def on_acked(tcb: Tcb, acked: i64, flight: i64, recovering: bool) -> None:

@@ -149,6 +149,7 @@ class Connection(Tcb):
             raise OSError(errno.ENOTCONN, "Cannot shut down: the connection is closed")
         if how != SHUT_WR:
             stop_reading(self)
+            mark_dirty(self)
         if how != SHUT_RD:
             close_sending_side(self)
 
@@ -176,6 +177,7 @@ class Connection(Tcb):
         policy = policy_of(replace(self.policy.config, **changes))
         self._call("set_option", now)
         self.policy = policy
+        self.window_update = True
         if name == "max_segment_size" and self.syn_acked:
             set_smss(self)
         if name.startswith("keepalive"):

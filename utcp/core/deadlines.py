@@ -6,12 +6,17 @@ What happens when a deadline has passed is in ``utcp.core.timeouts``.
 
 from __future__ import annotations
 
+from typing import Final
+
 from mypy_extensions import i64
 
 from utcp.core.stack import NEVER
 from utcp.core.states import SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb
 from utcp.core.user_timeout import patience_with
+
+# How long a sender waits for a larger window before it fills a small one (RFC 9293 3.8.6.2.1: 0.1 to 1 s)
+SWS_OVERRIDE: Final = 200_000_000
 
 
 def earliest_deadline(tcb: Tcb) -> i64:
@@ -45,7 +50,9 @@ def give_up_at(tcb: Tcb) -> i64:
     policy = tcb.policy
     if tcb.st in (SYN_SENT, SYN_RECEIVED):
         at: i64 = tcb.opened_at + policy.syn_r2
-        if not tcb.passive and policy.connect_timeout >= 0:
+        if tcb.passive:
+            at = min(at, tcb.opened_at + policy.syn_ack_timeout)
+        elif policy.connect_timeout >= 0:
             at = min(at, tcb.opened_at + policy.connect_timeout)
         return at
     patience = patience_with(tcb)

@@ -252,12 +252,13 @@ class Engine:
         _check_port("port", port, 1)
         _check_port("local_port", local_port, 0)
         stack.now = max(stack.now, now)
+        policy = self._policy(config)
         if local_port == 0:
-            local_port = self._ephemeral_port(route, port)
-        elif not self._free(route, local_port, port):
+            local_port = self._ephemeral_port(route, port, policy.timestamps)
+        elif not self._free(route, local_port, port, policy.timestamps):
             raise OSError(errno.EADDRINUSE, f"Address already in use: TCP port {local_port} to {route.peer}:{port}")
         key = connection_key(route.index, local_port, port)
-        conn = Connection(stack, route, local_port, port, key, self._policy(config))
+        conn = Connection(stack, route, local_port, port, key, policy)
         choose_initial_numbers(conn)
         record = stack.time_wait.find(key)
         if record >= 0:
@@ -274,24 +275,24 @@ class Engine:
     def _policy(self, config: Config | None) -> Policy:
         return self._stack.policy if config is None else policy_of(config)
 
-    def _ephemeral_port(self, route: Path, port: i64) -> i64:
+    def _ephemeral_port(self, route: Path, port: i64, timestamps: bool) -> i64:
         source = self._port_source
         tries: i64 = 0
         while tries < EPHEMERAL_PORTS:
             local_port: i64 = self._ports.next_port() if source is None else source()
-            if local_port not in self._stack.listeners and self._free(route, local_port, port):
+            if local_port not in self._stack.listeners and self._free(route, local_port, port, timestamps):
                 return local_port
             tries += 1
         raise OSError(errno.EADDRNOTAVAIL, f"Cannot assign requested address: no free TCP port to {route.peer}:{port}")
 
-    def _free(self, route: Path, local_port: i64, port: i64) -> bool:
+    def _free(self, route: Path, local_port: i64, port: i64, timestamps: bool) -> bool:
         """Whether a pair of ports is unused on a path, or may be taken over from TIME-WAIT."""
         stack = self._stack
         key = connection_key(route.index, local_port, port)
         if key in stack.by_key:
             return False
         record = stack.time_wait.find(key)
-        return record < 0 or reusable_locally(stack, route, record, local_port, port)
+        return record < 0 or reusable_locally(stack, route, record, local_port, port, timestamps)
 
     def listen(self, port: int, now: i64 = 0, backlog: int = 128, config: Config | None = None) -> Listener:
         """Passive open on TCP port ``port`` for every path.

@@ -52,6 +52,8 @@ def set_smss(tcb: Tcb) -> None:
     mss = min(tcb.peer_mss, _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE))
     options: i64 = TIMESTAMPS_SIZE if tcb.ts_on else 0
     tcb.smss = max(mss, MIN_SMSS + options) - options
+    if tcb.cwnd > 0:
+        tcb.cwnd = max(tcb.cwnd, tcb.smss)  # a window below one segment would send nothing
 
 
 def _limit_mss(tcb: Tcb, mss: i64) -> i64:
@@ -91,6 +93,7 @@ def establish(tcb: Tcb) -> None:
     tcb.rtx_at = NEVER
     tcb.progress_at = stack.now
     stack.counters.established += 1
+    tcb.heard_at = stack.now
     start_keepalive(tcb)
     set_state(tcb, ESTABLISHED)
     bits: i64 = CONNECTED

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from utcp.core.deadlines import unacked_data
 from utcp.core.states import State
 from utcp.core.tcb import Tcb, queued_bytes
-from utcp.wire.seq import MASK
+from utcp.wire.seq import MASK, seq_sub
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def snapshot(tcb: Tcb) -> ConnectionInfo:
         snd_nxt=tcb.snd_nxt,
         snd_wnd=tcb.snd_wnd,
         rcv_nxt=tcb.rcv_nxt,
-        rcv_wnd=(tcb.rcv_adv - tcb.rcv_nxt) & MASK,
+        rcv_wnd=max(seq_sub(tcb.rcv_adv, tcb.rcv_nxt), 0),
         iss=tcb.iss,
         irs=tcb.irs,
         snd_mss=tcb.smss,

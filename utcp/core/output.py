@@ -10,7 +10,8 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.deadlines import arm, start_retransmission_timer
+from utcp.core.congestion import restart_after_idle
+from utcp.core.deadlines import SWS_OVERRIDE, arm, start_retransmission_timer
 from utcp.core.rtt import time_segment
 from utcp.core.stack import NEVER
 from utcp.core.states import (
@@ -19,8 +20,8 @@ from utcp.core.states import (
     CLOSING,
     ESTABLISHED,
     FIN_WAIT_1,
-    FIN_WAIT_2,
     LAST_ACK,
+    RECEIVING,
     SENT,
     SYN_RECEIVED,
 )
@@ -49,8 +50,6 @@ from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_lt, seq_sub
 MAX_WINDOW: Final = 65_535
 # States in which data and FIN are sent or sent again
 SENDING: Final = (1 << ESTABLISHED) | (1 << CLOSE_WAIT) | (1 << FIN_WAIT_1) | (1 << CLOSING) | (1 << LAST_ACK)
-# States in which the peer may still send, and so wants to know our window
-RECEIVING: Final = (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2)
 
 
 def output(tcb: Tcb) -> None:
@@ -108,7 +107,9 @@ def send_syn(tcb: Tcb) -> None:
         write_user_timeout(w, advertised_timeout(tcb))
         tcb.user_timeout_due = True  # RFC 5482 3: in the next segment too
     _tell(tcb, train, header_size, retransmission)
-    if not retransmission:
+    if retransmission:
+        tcb.rtt_at = NEVER  # Karn (MUST-18)
+    else:
         time_segment(tcb, tcb.snd_nxt)
     start_retransmission_timer(tcb)
 
@@ -120,7 +121,12 @@ def send_ack(tcb: Tcb) -> None:
 
 def send_probe(tcb: Tcb) -> None:
     """A window probe: below the window, so that the peer must answer it (RFC 9293 3.8.6.1; Linux's form)."""
+    owed = tcb.ack_now or tcb.delack_at != NEVER
+    edge = tcb.rcv_adv
     _emit(tcb, (tcb.snd_una - 1) & MASK, ACK, 0, 0, False)
+    if owed or tcb.rcv_adv != edge:
+        # The peer answers it, but need not look at an old segment's ACK and window: say them again
+        tcb.ack_now = True
 
 
 def send_reset(tcb: Tcb) -> None:
@@ -203,6 +209,8 @@ def _send_new(tcb: Tcb) -> None:
     flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
     lost: i64 = (tcb.rtx_end - tcb.rtx_nxt) & MASK
     idle = flight == 0
+    if idle:
+        restart_after_idle(tcb)
     data_sent = False
     while True:
         room = min(tcb.snd_wnd - flight, tcb.cwnd - flight + lost)
@@ -231,6 +239,7 @@ def _send_new(tcb: Tcb) -> None:
             break
     tcb.push_now = False
     if flight > 0:
+        tcb.sent_at = tcb.stack.now
         if idle:
             tcb.progress_at = tcb.stack.now
             tcb.rtx_count = 0
@@ -238,10 +247,10 @@ def _send_new(tcb: Tcb) -> None:
         if tcb.rtx_at == NEVER:
             start_retransmission_timer(tcb)
     elif tcb.persist_at == NEVER:
-        # Nothing in flight whose ACK could open the window: probe it (MUST-35)
+        # Nothing in flight whose ACK could open the window: probe it (MUST-35), or fill it if it is only small
         tcb.progress_at = tcb.stack.now
         tcb.rtx_count = 0
-        tcb.persist_at = tcb.stack.now + tcb.rto
+        tcb.persist_at = tcb.stack.now + (SWS_OVERRIDE if tcb.snd_wnd > 0 else tcb.rto)
     if data_sent:
         mark_ready(tcb, SENT)
 
@@ -313,8 +322,10 @@ def _advertise(tcb: Tcb) -> i64:
         if room - current >= _update_step(tcb):
             window = min(room, MAX_WINDOW << tcb.rcv_wscale)
     field: i64 = window >> tcb.rcv_wscale
-    if (field << tcb.rcv_wscale) < current:
-        field += 1  # rounding must not move the right edge left (SHLD-14)
+    if (field << tcb.rcv_wscale) < current and ((field + 1) << tcb.rcv_wscale) <= _receive_room(tcb):
+        # Rounding should not move the right edge left (SHLD-14); where the buffer is full it must, by less than
+        # the scale's unit (RFC 7323 2.4), and what was promised is still accepted
+        field += 1
     edge: i64 = (tcb.rcv_nxt + (field << tcb.rcv_wscale)) & MASK
     if seq_gt(edge, tcb.rcv_adv):
         tcb.rcv_adv = edge

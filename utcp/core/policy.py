@@ -23,6 +23,7 @@ class Policy:
         self.r1: i64 = config.r1
         self.r2: i64 = _ns(config.r2)
         self.syn_r2: i64 = _ns(config.syn_r2)
+        self.syn_ack_timeout: i64 = _ns(config.syn_ack_timeout)
         self.persist_max: i64 = _ns(config.persist_max)
         self.initial_window: i64 = config.initial_window
 

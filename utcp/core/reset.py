@@ -104,19 +104,36 @@ def check_syn(tcb: Tcb, seg: Segment) -> bool:
 
 
 def challenge(tcb: Tcb, seg: Segment) -> None:
-    """A challenge ACK: <SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>, within limits (RFC 5961 7).
+    """A challenge ACK for a RST, a SYN or an impossible ACK (RFC 5961), within the limits of its section 7.
 
     Answers to segments with data or FIN are never suppressed: a FIN repeated every 200 ms wants its ACK.
     """
     stack = tcb.stack
     if seg.data_len == 0 and not seg.flags & FIN:
-        interval = tcb.policy.challenge_ack_interval
-        if stack.now - tcb.challenged_at < interval or not within_challenge_limit(stack):
+        if not _within_interval(tcb) or not within_challenge_limit(stack):
             stack.counters.challenge_acks_suppressed += 1
             return
         tcb.challenged_at = stack.now
     stack.counters.challenge_acks += 1
     tcb.ack_now = True
+
+
+def answer_unacceptable(tcb: Tcb, seg: Segment) -> None:
+    """The ACK that RFC 9293 3.10.7.4, first, sends for a segment outside the window.
+
+    Limited per connection, against loops of ACKs (Linux's tcp_invalid_ratelimit), not per engine: one peer must
+    not silence the answers to other peers' window probes.
+    """
+    if seg.data_len == 0 and not seg.flags & FIN:
+        if not _within_interval(tcb):
+            tcb.stack.counters.challenge_acks_suppressed += 1
+            return
+        tcb.challenged_at = tcb.stack.now
+    tcb.ack_now = True
+
+
+def _within_interval(tcb: Tcb) -> bool:
+    return tcb.stack.now - tcb.challenged_at >= tcb.policy.challenge_ack_interval
 
 
 def within_challenge_limit(stack: Stack) -> bool:

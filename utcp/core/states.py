@@ -44,6 +44,9 @@ CLOSING: Final = 8
 LAST_ACK: Final = 9
 TIME_WAIT: Final = 10
 
+# States in which the peer may still send: it has not closed its side
+RECEIVING: Final = (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2)
+
 # Readiness bits of a Connection (docs/engine.md)
 CONNECTED: Final = 1
 READABLE: Final = 2

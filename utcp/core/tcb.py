@@ -99,6 +99,7 @@ class Tcb:
         "segments_in",
         "segments_out",
         "send_queue",
+        "sent_at",
         "shut_rd",
         "slot",
         "smss",
@@ -218,6 +219,7 @@ class Tcb:
         self.cwnd: i64 = 0
         self.ssthresh: i64 = 1 << 40
         self.cwnd_acked: i64 = 0
+        self.sent_at: i64 = stack.now  # when new data or a FIN last left
 
         # Deadlines; 2MSL lives in the TIME-WAIT table
         self.rtx_at: i64 = NEVER

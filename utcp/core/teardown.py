@@ -45,7 +45,6 @@ def enter_time_wait(tcb: Tcb) -> None:
     if tcb.ack_now:
         send_ack(tcb)  # at once: the record below must know the last timestamp we used
     _release(tcb)
-    evict_time_wait(stack, stack.policy.max_time_wait - 1)
     wnd: i64 = ((tcb.rcv_adv - tcb.rcv_nxt) & 0xFFFFFFFF) >> tcb.rcv_wscale
     stack.time_wait.insert(
         tcb.key,
@@ -60,11 +59,12 @@ def enter_time_wait(tcb: Tcb) -> None:
     )
     tcb.route.users += 1
     _finish(tcb, GRACEFUL, None)
+    evict_time_wait(stack, stack.policy.max_time_wait)
 
 
 def evict_time_wait(stack: Stack, limit: i64) -> None:
     """Keep the table below its cap: the record that would expire first goes first."""
-    while len(stack.time_wait) > limit and len(stack.time_wait) > 0:
+    while len(stack.time_wait) > limit:
         stack.counters.time_wait_evicted += 1
         time_wait_ended(stack, stack.time_wait.pop_oldest())
 

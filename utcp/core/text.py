@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from mypy_extensions import i64
 
 from utcp.core.buffers import ReceiveQueue
@@ -11,14 +9,11 @@ from utcp.core.closing import abort, on_fin
 from utcp.core.deadlines import unacked_data
 from utcp.core.reassembly import Reassembly
 from utcp.core.stack import NEVER
-from utcp.core.states import ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, READABLE
+from utcp.core.states import READABLE, RECEIVING
 from utcp.core.tcb import Tcb, mark_ready
 from utcp.core.teardown import UNREAD_DATA
 from utcp.wire.segment import FIN, Segment
 from utcp.wire.seq import MASK, seq_sub
-
-# States in which the peer has not closed its sending side
-RECEIVING: Final = (1 << ESTABLISHED) | (1 << FIN_WAIT_1) | (1 << FIN_WAIT_2)
 
 
 def process_text(tcb: Tcb, seg: Segment) -> None:

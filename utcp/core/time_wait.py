@@ -35,10 +35,13 @@ def time_wait_arrives(stack: Stack, route: Path, record: i64, seg: Segment) -> i
             time_wait_ended(stack, key)
         return HANDLED
     if seg.flags & SYN:
-        if seg.flags & ACK or not _opens_anew(stack, record, seg):
+        listener = stack.listeners.get(seg.dst_port)
+        policy = stack.policy if listener is None else listener.policy
+        if seg.flags & FIN and policy.drop_syn_fin:
+            return HANDLED
+        if seg.flags & ACK or not _opens_anew(stack, record, seg, policy.timestamps):
             _acknowledge(stack, route, record, seg)  # a challenge (RFC 5961 4.2; RFC 6191 would be silent)
             return HANDLED
-        listener = stack.listeners.get(seg.dst_port)
         if listener is None:
             answer_with_reset(stack, route, seg)
             return HANDLED
@@ -67,11 +70,14 @@ def time_wait_arrives(stack: Stack, route: Path, record: i64, seg: Segment) -> i
     return HANDLED
 
 
-def _opens_anew(stack: Stack, record: i64, seg: Segment) -> bool:
-    """Whether a SYN may take over a pair in TIME-WAIT (RFC 6191 2, MAY-2)."""
+def _opens_anew(stack: Stack, record: i64, seg: Segment, timestamps: bool) -> bool:
+    """Whether a SYN may take over a pair in TIME-WAIT (RFC 6191 2, MAY-2).
+
+    Timestamps count only if the new incarnation would use them: only then does PAWS protect it.
+    """
     table = stack.time_wait
     higher_seq = seq_gt(seg.seq, table.rcv_nxt(record))
-    if seg.ts:
+    if seg.ts and timestamps:
         if not table.ts_on(record):
             return True  # RFC 6191: the old one had no timestamps, the new one has
         if seg.ts_val == table.ts_recent(record):
@@ -107,14 +113,16 @@ def _acknowledge(stack: Stack, route: Path, record: i64, seg: Segment) -> None:
         stack.observer.segment_out(stack.now, route.index, train.payload()[-size:], False)
 
 
-def reusable_locally(stack: Stack, route: Path, record: i64, local_port: i64, remote_port: i64) -> bool:
-    """Whether our own connect may take over a pair in TIME-WAIT.
+def reusable_locally(
+    stack: Stack, route: Path, record: i64, local_port: i64, remote_port: i64, timestamps: bool
+) -> bool:
+    """Whether our own connect, with ``timestamps`` on, may take over a pair in TIME-WAIT.
 
     Deviation, as Linux's tcp_tw_reuse: RFC 9293 speaks of the remote side only (MAY-2), but once our timestamp
     clock has advanced, PAWS at the peer tells the incarnations apart.
     """
     table = stack.time_wait
-    if not stack.policy.time_wait_reuse or not table.ts_on(record):
+    if not stack.policy.time_wait_reuse or not timestamps or not table.ts_on(record):
         return False
     return seq_gt(stack.ts_now(timestamp_offset(route, local_port, remote_port)), table.ts_last(record))
 

@@ -55,6 +55,10 @@ class TimerWheel:
             return -1
         return self._next
 
+    def memory(self) -> int:
+        """Bytes of packed numbers held: two for each entry, and the tables of buckets."""
+        return 8 * (2 * self._count + 2 * len(self.due_slots)) + 16 * _LEVELS * _WIDTH
+
     def insert(self, deadline: i64, slot: i64) -> None:
         """Add an entry; ``deadline`` may have passed already."""
         self._count += 1

@@ -6,7 +6,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.states import URGENT
+from utcp.core.states import RECEIVING, URGENT
 from utcp.core.tcb import Tcb, mark_ready
 from utcp.wire.segment import URG, Segment
 from utcp.wire.seq import MASK, seq_gt, seq_le, seq_sub
@@ -39,7 +39,7 @@ def urgent_pointer(tcb: Tcb, seq: i64) -> i64:
 
 def check_urg(tcb: Tcb, seg: Segment) -> None:
     """RFC 9293 3.10.7.4, sixth: RCV.UP <- max(RCV.UP, SEG.UP); the user is told at once (MUST-32)."""
-    if not seg.flags & URG:
+    if not seg.flags & URG or not (RECEIVING >> tcb.st) & 1:
         return
     up: i64 = (seg.seq + seg.urg) & MASK
     if seq_gt(up, tcb.rcv_nxt) and (not tcb.urgent_in or seq_gt(up, tcb.rcv_up)):
