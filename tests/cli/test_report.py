@@ -12,11 +12,11 @@ from utcp.trace.merge import Passage
 GRACEFUL: dict[str, Any] = {"reason": "graceful", "last_ack_missing": False}
 
 
-def passage(flags: str, *, resent: bool = False, lost: bool = False) -> Passage:
+def passage(flags: str, t: int = 5_000_000, *, resent: bool = False, lost: bool = False) -> Passage:
     record: dict[str, Any] = {"flags": flags, "len": 0, "wnd": 1000, "options": []}
     if resent:
         record["retransmission"] = True
-    return Passage(5_000_000, "client", "server", record, (1, 2), 1, 1, "CLOSED", "CLOSED", "CLOSED", lost=lost)
+    return Passage(t, "client", "server", record, (1, 2), 1, 1, "CLOSED", "CLOSED", "CLOSED", lost=lost)
 
 
 def report(*passages: Passage, **changes: Any) -> Report:
@@ -61,10 +61,20 @@ def test_a_reset_is_a_failure() -> None:
     assert report(passage("R."), passage("R")).problems == ["2 RST"]
 
 
-def test_a_last_ack_that_outlived_time_wait_is_named_and_no_failure_even_if_a_reset_answers_it() -> None:
-    made = report(passage("R"), reason="timed-out", last_ack_missing=True)
+def test_a_last_ack_that_outlived_time_wait_is_named_and_no_failure() -> None:
+    made = report(passage("R", 9_500_000), reason="timed-out", last_ack_missing=True)
     assert made.problems == []
-    assert "the server, in LAST-ACK, did not get the last ACK" in made.verdict
+    assert "the server's LAST-ACK outlived the other side's TIME-WAIT" in made.verdict
+
+
+def test_a_reset_before_that_is_a_failure_even_then() -> None:
+    assert report(passage("R"), reason="timed-out", last_ack_missing=True).problems == ["1 RST"]
+
+
+def test_a_fin_that_was_repeated_after_time_wait_is_named_and_no_failure() -> None:
+    made = report(passage("R", 9_500_000))
+    assert made.problems == []
+    assert "answered with a RST" in made.verdict
 
 
 def test_a_side_that_is_not_closed_is_a_failure() -> None:

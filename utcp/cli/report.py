@@ -31,13 +31,13 @@ class Report:
         """One sentence."""
         if self.problems:
             return "FAILED: " + "; ".join(self.problems)
+        verdict = "Every byte arrived, and both sides closed gracefully"
         missing = [side for side in SIDES if self.results[side]["last_ack_missing"]]
         if missing:
-            return (
-                f"Every byte arrived and both sides closed gracefully; the {missing[0]}, in LAST-ACK, "
-                "did not get the last ACK before TIME-WAIT was over on the other side"
-            )
-        return "Every byte arrived, and both sides closed gracefully"
+            return f"{verdict}; the {missing[0]}'s LAST-ACK outlived the other side's TIME-WAIT, and saw no last ACK"
+        if any(self._is_late_reset(passage) for passage in self.passages):
+            return f"{verdict}; a FIN was repeated after TIME-WAIT was over, and answered with a RST"
+        return verdict
 
     def final_state(self, side: str) -> str:
         transitions = self.transitions[side]
@@ -84,11 +84,13 @@ class Report:
         return problems
 
     def _resets(self) -> list[str]:
-        """RSTs, but for those that answer a FIN after TIME-WAIT is over."""
-        if any(result.get("last_ack_missing") for result in self.results.values()):
-            return []
-        count = sum("R" in passage.record["flags"] for passage in self.passages)
+        count = sum("R" in passage.record["flags"] and not self._is_late_reset(passage) for passage in self.passages)
         return [f"{count} RST"] if count else []
+
+    def _is_late_reset(self, passage: Passage) -> bool:
+        """Whether it answers a FIN that was repeated after the other side had left TIME-WAIT."""
+        over = [t for t, old, _ in self.transitions[passage.sender] if old == "TIME-WAIT"]
+        return "R" in passage.record["flags"] and any(t <= passage.sent_at for t in over)
 
     def _side(self, side: str, origin: int) -> dict[str, Any]:
         result = self.results.get(side, {})
