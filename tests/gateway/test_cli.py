@@ -203,3 +203,12 @@ def test_a_signal_ends_it_with_a_summary(number: signal.Signals, tmp_path: Path)
 def test_a_capture_that_cannot_be_written() -> None:
     result = run("--pcap", "/nowhere/file.pcapng")
     assert (result.returncode, result.stderr) == (1, "utcp gateway: /nowhere/file.pcapng: No such file or directory\n")
+
+
+@pytest.mark.usefixtures("namespace")
+def test_a_disk_that_is_full_ends_the_capture_only() -> None:
+    script = "import socket; [socket.socket().connect_ex(('10.99.0.2', 7)) for _ in range(200)]"
+    result = run("--pcap", "/dev/full", "--utcp", "127.0.0.1:9000", "--", sys.executable, "-c", script)
+    assert result.returncode == 0
+    assert result.stderr.count("No space left on device") == 1
+    assert "to utcp    200 segments" in result.stderr

@@ -161,6 +161,9 @@ def test_an_unreachable_utcp_port_is_told_to_the_kernel(setup: Setup) -> None:
     quote = parse_error(setup.device.take())
     assert quote is not None and quote.error == PathError(ErrorKind.PORT_UNREACHABLE)
     assert (quote.src, quote.dst, quote.payload) == (KERNEL, HOST, segment)
+    with Peer(setup.gateway.kernel[0].udp, 8) as other:
+        other.send(ACK)
+        setup.device.take()  # the gateway has gone on, and counted
     assert setup.gateway.counters.icmp == {"to-kernel port-unreachable": 1}
 
 
@@ -200,6 +203,7 @@ def test_an_error_from_the_kernels_side_reaches_the_utcp_socket(setup: Setup) ->
     assert number == 111  # ECONNREFUSED
     assert payload == packet.payload
     assert payload[:16] == sent[:16]
+    assert setup.drops(0) == {}
     assert setup.gateway.counters.icmp == {"to-utcp port-unreachable": 1}
 
 

@@ -81,8 +81,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with contextlib.ExitStack() as stack:
             gateway = _open(args, stack)
-            _announce(gateway, args.device)
-            code = _run_command(gateway, args.command) if args.command else _run_alone(gateway)
+            code = _run_command(gateway, args) if args.command else _run_alone(gateway, args)
     except ValueError as exc:
         return _fail(str(exc), 2)
     except OSError as exc:
@@ -126,17 +125,19 @@ def _open_capture(path: str, stack: contextlib.ExitStack) -> Capture:
     return writer.write
 
 
-def _run_alone(gateway: Gateway) -> int:
+def _run_alone(gateway: Gateway, args: argparse.Namespace) -> int:
     with _on_signal(gateway.stop, signal.SIGINT, signal.SIGTERM):
+        _announce(gateway, args.device)
         gateway.run()
     return 0
 
 
-def _run_command(gateway: Gateway, command: list[str]) -> int:
+def _run_command(gateway: Gateway, args: argparse.Namespace) -> int:
+    _announce(gateway, args.device)
     try:
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(args.command)
     except OSError as exc:
-        raise OSError(exc.errno, f"cannot run {command[0]}: {exc.strerror}") from None
+        raise OSError(exc.errno, f"cannot run {args.command[0]}: {exc.strerror}") from None
 
     def wait() -> None:
         process.wait()

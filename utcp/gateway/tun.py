@@ -10,8 +10,9 @@ import fcntl
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
-from ipaddress import IPv4Interface, IPv6Interface
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from types import TracebackType
 from typing import Final, Self
 
@@ -21,6 +22,7 @@ _IFF_TUN: Final = 0x0001
 _IFF_NO_PI: Final = 0x1000
 _IFF_TUN_EXCL: Final = 0x8000
 _IFNAMSIZ: Final = 16
+_SETTLE_S: Final = 2.0
 
 
 class Tun:
@@ -69,7 +71,7 @@ def loopback_up() -> None:
     """Bring ``lo`` up: in a new network namespace it is down. Does nothing where that is not allowed."""
     try:
         with _Netlink() as netlink:
-            netlink.set_link(socket.if_nametoindex("lo"), up=True)
+            netlink.bring_up(socket.if_nametoindex("lo"))
     except PermissionError:
         pass
 
@@ -106,7 +108,7 @@ def _configure(name: str, interfaces: Sequence[IPv4Interface | IPv6Interface], m
     index = socket.if_nametoindex(name)
     with _Netlink() as netlink:
         try:
-            netlink.set_link(index, up=True, mtu=mtu)
+            netlink.bring_up(index, mtu)
         except OSError as exc:
             raise OSError(exc.errno, f"cannot bring {name} up with an MTU of {mtu}: {exc.strerror}") from None
         for interface in interfaces:
@@ -114,15 +116,25 @@ def _configure(name: str, interfaces: Sequence[IPv4Interface | IPv6Interface], m
                 netlink.add_address(index, interface)
             except OSError as exc:
                 raise OSError(exc.errno, f"cannot give {interface} to {name}: {exc.strerror}") from None
+        # An IPv6 address takes packets some milliseconds after it was added
+        deadline = time.monotonic() + _SETTLE_S
+        while not all(netlink.is_local(interface.ip) for interface in interfaces) and time.monotonic() < deadline:
+            time.sleep(0.001)
 
 
 class _Netlink:
-    """The two requests of rtnetlink(7) that a gateway needs."""
+    """The three requests of rtnetlink(7) that a gateway needs."""
 
     _HEADER: Final = struct.Struct("=IHHII")
+    _ROUTE: Final = struct.Struct("=8BI")
     _RTM_NEWLINK: Final = 16
     _RTM_NEWADDR: Final = 20
-    _NLM_F_REQUEST_ACK: Final = 0x5
+    _RTM_NEWROUTE: Final = 24
+    _RTM_GETROUTE: Final = 26
+    _RTA_DST: Final = 1
+    _RTN_LOCAL: Final = 2
+    _NLM_F_REQUEST: Final = 0x1
+    _NLM_F_ACK: Final = 0x4
     _NLM_F_CREATE_EXCL: Final = 0x600
     _IFF_UP: Final = 1
     _IFLA_MTU: Final = 4
@@ -139,8 +151,9 @@ class _Netlink:
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._socket.close()
 
-    def set_link(self, index: int, *, up: bool, mtu: int = 0) -> None:
-        body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, self._IFF_UP if up else 0, self._IFF_UP)
+    def bring_up(self, index: int, mtu: int = 0) -> None:
+        """Bring a link up, with an MTU unless that is 0."""
+        body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, self._IFF_UP, self._IFF_UP)
         if mtu:
             body += self._attribute(self._IFLA_MTU, struct.pack("=I", mtu))
         self._request(self._RTM_NEWLINK, 0, body)
@@ -155,13 +168,26 @@ class _Netlink:
         body += self._attribute(self._IFA_ADDRESS, interface.ip.packed)
         self._request(self._RTM_NEWADDR, self._NLM_F_CREATE_EXCL, body)
 
+    def is_local(self, address: IPv4Address | IPv6Address) -> bool:
+        """Whether packets to the address stay here."""
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        body = self._ROUTE.pack(family, address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+        kind, answer = self._ask(self._RTM_GETROUTE, 0, body + self._attribute(self._RTA_DST, address.packed))
+        return kind == self._RTM_NEWROUTE and self._ROUTE.unpack_from(answer)[7] == self._RTN_LOCAL
+
     @staticmethod
     def _attribute(kind: int, value: bytes) -> bytes:
         return struct.pack("=HH", 4 + len(value), kind) + value
 
     def _request(self, kind: int, flags: int, body: bytes) -> None:
-        size = self._HEADER.size + len(body)
-        self._socket.send(self._HEADER.pack(size, kind, flags | self._NLM_F_REQUEST_ACK, 1, 0) + body)
-        (error,) = struct.unpack_from("=i", self._socket.recv(4096), self._HEADER.size)
+        _, answer = self._ask(kind, flags | self._NLM_F_ACK, body)
+        (error,) = struct.unpack_from("=i", answer)
         if error:
             raise OSError(-error, os.strerror(-error))
+
+    def _ask(self, kind: int, flags: int, body: bytes) -> tuple[int, bytes]:
+        """Send a request; returns the type and the body of the answer."""
+        size = self._HEADER.size + len(body)
+        self._socket.send(self._HEADER.pack(size, kind, flags | self._NLM_F_REQUEST, 1, 0) + body)
+        answer = self._socket.recv(65536)
+        return self._HEADER.unpack_from(answer)[1], answer[self._HEADER.size :]
