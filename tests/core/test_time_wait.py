@@ -409,6 +409,54 @@ class TestDuration:
         assert s.recorder.timers.count("2msl") == 10_000
 
 
+class TestMany:
+    def test_T_15_a_cap_evicts_what_would_end_first(self) -> None:
+        s = Script(Config(max_time_wait=3))
+        s.listen()
+        for port in range(1, 6):
+            wait_on(s, port)
+            s.advance(1)
+        assert s.engine.states()[State.TIME_WAIT] == 3
+        assert s.engine.counters.time_wait_evicted == 2
+        for port in range(1, 6):
+            s.recv("F. seq=b ack=a+1", port=port)
+            s.expect("R seq=a+1" if port < 3 else ". seq=a+1 ack=b+1", port=port)
+
+    def test_T_15_a_cap_of_none_keeps_none(self) -> None:
+        s = Script(Config(max_time_wait=0))
+        s.listen()
+        wait_on(s, 1)
+        s.recv("F. seq=b ack=a+1", port=1)
+        s.expect("R seq=a+1", port=1)
+
+    def test_T_01_each_restart_is_its_own(self) -> None:
+        s = Script()
+        s.listen()
+        for port in (1, 2, 3):
+            wait_on(s, port)
+            s.silent_for(10)
+        s.recv("F. seq=b ack=a+1", port=1)  # at 30 s: ends at 90 s, the others at 70 and 80
+        s.expect(". seq=a+1 ack=b+1", port=1)
+        for wait, left in ((40, 2), (10, 1), (10, 0)):
+            s.silent_for(wait - JUST)
+            assert s.engine.states()[State.TIME_WAIT] == left + 1
+            s.silent_for(JUST)
+            assert s.engine.states().get(State.TIME_WAIT, 0) == left
+
+
+def wait_on(s: Script, port: int) -> None:
+    """A connection from that port of B's comes, is closed by A, and waits."""
+    s.recv("S seq=b-1 mss=1000", port=port)
+    s.expect("S. seq=a-1 ack=b *", port=port)
+    s.recv(". seq=b ack=a", port=port)
+    s.accept().close(s.now)
+    with s.together():
+        pass
+    s.expect("F. seq=a ack=b", port=port)
+    s.recv("F. seq=b ack=a+1", port=port)
+    s.expect(". seq=a+1 ack=b+1", port=port)
+
+
 def time_wait_with(config: Config) -> Script:
     """TIME-WAIT without looking at its state: it may be over at once."""
     s = Script(config)
