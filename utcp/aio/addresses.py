@@ -27,7 +27,6 @@ class Resolved(NamedTuple):
         return (self.host, udp_port, 0, self.scope) if self.scope else (self.host, udp_port)
 
 
-@functools.lru_cache(maxsize=4096)
 def literal_family(host: str) -> int:
     """AF_INET or AF_INET6 if ``host`` is an address of that family, else 0."""
     for family in (socket.AF_INET, socket.AF_INET6):
@@ -59,14 +58,24 @@ def is_loopback(host: str) -> bool:
     return host.startswith("127.") or host == "::1"
 
 
+@functools.lru_cache(maxsize=4096)
+def literal(host: object, port: object, family: int = 0) -> Resolved | None:
+    """The address that ``host`` spells out, None if it is a name or an address of another family."""
+    if not isinstance(host, str) or not isinstance(port, int):
+        return None
+    own_family = literal_family(host)
+    if not own_family or family not in (0, own_family):
+        return None
+    return Resolved(own_family, normal((host, port))[0], port, 0)
+
+
 async def resolve(
     loop: asyncio.AbstractEventLoop, host: str | None, port: int | str | None, *, family: int = 0, flags: int = 0
 ) -> list[Resolved]:
     """All addresses of ``host``, without asking anybody when it is a literal. Raises ``socket.gaierror``."""
-    if isinstance(host, str) and isinstance(port, int):
-        own_family = literal_family(host)
-        if own_family and family in (0, own_family):
-            return [Resolved(own_family, normal((host, port))[0], port, 0)]
+    known = literal(host, port, family)
+    if known is not None:
+        return [known]
     infos = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=flags)
     if not infos:
         raise OSError("getaddrinfo() returned empty list")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from utcp.aio import tls
-from utcp.aio.addresses import Address, Resolved, interleave, resolve
+from utcp.aio.addresses import Address, Resolved, interleave, literal, resolve
 from utcp.aio.datagrams import UdpSocket
 from utcp.aio.endpoint import Endpoint
 from utcp.aio.loops import endpoints_of
@@ -70,20 +70,23 @@ async def create_connection(
     try:
         if endpoint is not None:
             family = endpoint.family
-        addresses = await resolve(loop, host, port, family=family, flags=flags)
-        locals_ = await _resolve_local(loop, local_addr, family)
+        known = literal(host, port, family)  # no coroutine for the most frequent case
+        addresses = [known] if known is not None else await resolve(loop, host, port, family=family, flags=flags)
+        locals_ = None if local_addr is None else await resolve(loop, *local_addr, family=family)
         if happy_eyeballs_delay is not None and interleave is None:
             interleave = 1
         if interleave:
             addresses = _interleave(addresses, interleave)
 
-        def attempt(address: Resolved) -> Awaitable[tuple[Transport, Any]]:
+        def attempt(address: Resolved) -> Coroutine[Any, Any, tuple[Transport, Any]]:
             where = address.at(address.port if udp_port is None else udp_port)
             local = _local_for(address.family, locals_)
             through = endpoint if endpoint is not None else _client_endpoint(loop, address.family)
             return _connect(through, protocol_factory, where, address.port, local, config)
 
-        if happy_eyeballs_delay is None or len(addresses) == 1:
+        if len(addresses) == 1 and not all_errors:
+            return await attempt(addresses[0])
+        if happy_eyeballs_delay is None:
             return await _one_after_the_other(attempt, addresses, all_errors)
         return await _race(attempt, addresses, happy_eyeballs_delay, all_errors)
     finally:
@@ -135,15 +138,6 @@ def _client_endpoint(loop: asyncio.AbstractEventLoop, family: int) -> Endpoint:
             datagrams.close()
             raise
     return endpoint
-
-
-async def _resolve_local(
-    loop: asyncio.AbstractEventLoop, local_addr: tuple[str | None, int] | None, family: int
-) -> list[Resolved] | None:
-    if local_addr is None:
-        return None
-    host, port = local_addr
-    return await resolve(loop, host, port, family=family)
 
 
 def _local_for(family: int, candidates: list[Resolved] | None) -> Address | None:
@@ -199,7 +193,7 @@ async def _connect(
     return transport, transport.get_protocol()
 
 
-Attempt = Callable[[Resolved], Awaitable[tuple[Transport, Any]]]
+Attempt = Callable[[Resolved], Coroutine[Any, Any, tuple[Transport, Any]]]
 
 
 async def _one_after_the_other(attempt: Attempt, addresses: list[Resolved], all_errors: bool) -> tuple[Transport, Any]:
@@ -220,7 +214,7 @@ async def _race(attempt: Attempt, addresses: list[Resolved], delay: float, all_e
     try:
         while waiting or running:
             if waiting:
-                running.add(asyncio.ensure_future(attempt(waiting.pop(0))))
+                running.add(asyncio.create_task(attempt(waiting.pop(0))))
             done, running = await asyncio.wait(
                 running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )

@@ -19,12 +19,11 @@ from utcp.aio.datagrams import Datagrams, UdpSocket
 from utcp.aio.pump import Pump
 from utcp.aio.transport import ProtocolFactory, Transport
 from utcp.core.config import Config
-from utcp.core.connection import Connection
 from utcp.core.counters import Counters
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.observer import Observer
-from utcp.core.states import CONNECTED, State
+from utcp.core.states import State
 
 if TYPE_CHECKING:
     from utcp.aio.server import Server
@@ -350,15 +349,9 @@ class Endpoint:
 
     def listen(self, port: int, server: Server, backlog: int, config: Config | None) -> Listener:
         """Accept connections for ``server``."""
-
-        def accept(conn: Connection) -> None:
-            channel = Channel(self._pump, conn, server.protocol_factory, server.context.copy(), server, None)
-            Transport(channel)
-            channel.call(conn.take_ready() | CONNECTED)
-
         own = None if config is None else self._without_nagle(config)
         listener = self.engine.listen(port, self._pump.clock(), max(backlog, MIN_BACKLOG), own)
-        listener.context = accept
+        listener.context = server
         return listener
 
     def stop_listening(self, listener: Listener) -> None:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from utcp.aio.addresses import Address
+from utcp.aio.channel import Channel
 from utcp.aio.datagrams import Datagrams
+from utcp.aio.transport import Transport
 from utcp.core.connection import Connection
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
-
-if TYPE_CHECKING:
-    from utcp.aio.channel import Channel
+from utcp.core.states import CONNECTED
 
 RECEIVE_BUDGET: Final = 64  # buffers a turn, so that a flood leaves the loop to others
 PATIENCE: Final = 256  # turns without reaching the end of the socket's queue before deadlines are looked at anyway
@@ -31,8 +31,7 @@ MAX_SLEEP: Final = 3600 * 1_000_000_000  # event loops do not take timers of any
 class Pump:
     """Drives ``engine`` over ``datagrams``, in ``loop``, by ``clock`` (monotonic nanoseconds).
 
-    ``Connection.context`` is the connection's Channel, ``Listener.context`` a function that takes an accepted
-    Connection and makes one.
+    ``Connection.context`` is the connection's Channel, ``Listener.context`` its Server.
     """
 
     __slots__ = (
@@ -212,7 +211,7 @@ class Pump:
         engine = self.engine
         listeners = engine.ready_listeners()
         for listener in listeners:
-            _accept(listener)
+            self._accept(listener)
         again = self._again
         ready = self._ready
         ready += engine.ready()
@@ -231,6 +230,13 @@ class Pump:
             self._ready.extend(rest)
             raise
         return True
+
+    def _accept(self, listener: Listener) -> None:
+        server: Any = listener.context
+        while (conn := listener.accept()) is not None:
+            channel = Channel(self, conn, server.protocol_factory, server.context.copy(), server, None)
+            Transport(channel)
+            channel.call(conn.take_ready() | CONNECTED)
 
     def _transmit(self, now: int) -> None:
         """Send the engine's trains; while the network is congested pull none, they would only grow old."""
@@ -287,9 +293,3 @@ class Pump:
                 action()
             else:
                 self._conditions.append((condition, action))
-
-
-def _accept(listener: Listener) -> None:
-    accepted: Any = listener.context
-    while (conn := listener.accept()) is not None:
-        accepted(conn)
