@@ -145,10 +145,9 @@ def test_connecting_to_a_host_nobody_has_fails_at_once(net: Net, index: int) -> 
 
 
 def test_what_a_router_on_the_kernels_side_says_reaches_utcp(net: Net) -> None:
-    sysctl("net.ipv4.ip_forward", 1)
     ip("route add prohibit 10.98.0.1")
     try:
-        with net.peer(2, 40003) as peer:
+        with sysctl("net.ipv4.ip_forward", 1), net.peer(2, 40003) as peer:
             peer.remote_port = 80
             segment = peer.send(SYN)
             number, _, quoted = peer.receive_error()
@@ -159,8 +158,7 @@ def test_what_a_router_on_the_kernels_side_says_reaches_utcp(net: Net) -> None:
 
 
 def test_a_smaller_link_on_the_kernels_side_is_told_to_utcp(net: Net) -> None:
-    sysctl("net.ipv4.ip_forward", 1)
-    with Tun("narrow", [NARROW], 1000), net.peer(2, 40004) as peer:
+    with Tun("narrow", [NARROW], 1000), sysctl("net.ipv4.ip_forward", 1), net.peer(2, 40004) as peer:
         ip("route add 10.98.0.1 dev narrow")
         peer.remote_port = 80
         peer.send(ACK, bytes(1000 - 40 + 1))

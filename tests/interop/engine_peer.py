@@ -51,6 +51,9 @@ class UtcpConnection:
     def send(self, data: bytes) -> None:
         self.peer.call(lambda now: self.core.send(data, now))
 
+    def send_urgent(self, data: bytes) -> None:
+        self.peer.call(lambda now: self.core.send_urgent(data, now))
+
     def shutdown(self) -> None:
         """Half-close: our FIN behind the data."""
         self.peer.call(lambda now: self.core.shutdown(SHUT_WR, now))

@@ -32,6 +32,8 @@ _SECTIONS: Final = (
     "RST from utcp",
     "Forged segments (RFC 5961)",
     "Closed windows",
+    "Urgent data",
+    "Keepalive and user timeout",
     "Bad networks",
     "Many connections",
     "Programs",
@@ -49,7 +51,7 @@ and a row fails when its line here is out of date.
 
 The trail is what both sides were seen in, in that order, at the same time: utcp's state by the engine, the kernel's by
 `ss -tan` (`-`: it has no such socket any more). *Opened by* tells who sent the SYN; *either* means two
-tests with the same outcome.
+tests with the same outcome. The kernel uses Reno.
 """
 
 

@@ -51,9 +51,16 @@ def require_tun() -> None:
         pytest.skip(f"/dev/net/tun cannot be opened: {exc.strerror}")
 
 
-def sysctl(name: str, value: object) -> None:
-    """Set a kernel parameter of this namespace, such as ``net.ipv4.tcp_fin_timeout``."""
-    Path("/proc/sys", *name.split(".")).write_text(str(value))
+@contextmanager
+def sysctl(name: str, value: object) -> Iterator[None]:
+    """Set a kernel parameter of this namespace, such as ``net.ipv4.tcp_fin_timeout``, while the context lasts."""
+    path = Path("/proc/sys", *name.split("."))
+    before = path.read_text()
+    path.write_text(str(value))
+    try:
+        yield
+    finally:
+        path.write_text(before)
 
 
 def ip(command: str) -> None:

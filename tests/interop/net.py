@@ -7,7 +7,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from ipaddress import ip_interface
 from types import TracebackType
 from typing import Final, Self
@@ -35,9 +35,10 @@ class Net:
     """A network namespace's gateway. Index 0 is IPv4, 1 is IPv6, on both sides of it."""
 
     def __init__(self) -> None:
+        self._stack = ExitStack()
         # The congestion control that every kernel has, and nothing remembered from one connection to the next
-        sysctl("net.ipv4.tcp_congestion_control", "reno")
-        sysctl("net.ipv4.tcp_no_metrics_save", 1)
+        self._stack.enter_context(sysctl("net.ipv4.tcp_congestion_control", "reno"))
+        self._stack.enter_context(sysctl("net.ipv4.tcp_no_metrics_save", 1))
         self.rules = Rules()
         tun = Tun("utcp0", list(_INTERFACES), MTU - 8)
         hosts = ("127.0.0.1", "::1")
@@ -50,6 +51,7 @@ class Net:
         self.gateway.stop()
         self._thread.join()
         self.gateway.close()
+        self._stack.close()
 
     def address(self, index: int = 0) -> str:
         """The kernel's address."""

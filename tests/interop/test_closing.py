@@ -324,18 +324,14 @@ def test_utcps_orphaned_fin_wait_2(net: Net, row: Row, opened_by: str) -> None:
 @pytest.mark.row("Orphans", "the kernel's FIN-WAIT-2, utcp never closes", "{opened_by}")
 @BOTH_ROLES
 def test_the_kernels_orphaned_fin_wait_2(net: Net, row: Row, opened_by: str) -> None:
-    sysctl("net.ipv4.tcp_fin_timeout", 1)
-    try:
-        with net.pair(opened_by) as pair:
-            pair.sock.close()
-            pair.check(row, State.CLOSE_WAIT, "FIN-WAIT-2")
-            pair.check(row, State.CLOSE_WAIT, "-")
-            pair.conn.send(b"too late")
-            pair.check(row, State.CLOSED, "-")
-            assert isinstance(pair.conn.error, ConnectionResetError)
-            row.note("gone after tcp_fin_timeout; later data meets a RST")
-    finally:
-        sysctl("net.ipv4.tcp_fin_timeout", 60)
+    with sysctl("net.ipv4.tcp_fin_timeout", 1), net.pair(opened_by) as pair:
+        pair.sock.close()
+        pair.check(row, State.CLOSE_WAIT, "FIN-WAIT-2")
+        pair.check(row, State.CLOSE_WAIT, "-")
+        pair.conn.send(b"too late")
+        pair.check(row, State.CLOSED, "-")
+        assert isinstance(pair.conn.error, ConnectionResetError)
+        row.note("gone after tcp_fin_timeout; later data meets a RST")
 
 
 @pytest.mark.row("Orphans", "half-closed by utcp, held by its application", "{opened_by}")

@@ -286,18 +286,3 @@ def test_a_thousand_from_the_kernel(net: Net, row: Row) -> None:
             conn.wait_closed()
             assert conn.error is None
         row.note("each gets its own bytes; 1,000 in the kernel's TIME-WAIT")
-
-
-@pytest.mark.row(MANY, "keepalive probes of the kernel's", "{opened_by}")
-@BOTH_ROLES
-def test_keepalive_of_the_kernels(net: Net, row: Row, opened_by: str) -> None:
-    def prepare(sock: socket.socket) -> None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1)
-
-    with net.pair(opened_by, prepare=prepare) as pair:
-        time.sleep(3.2)  # one probe unanswered would have ended it
-        pair.check(row, State.ESTABLISHED, "ESTAB")
-        row.note("answered")

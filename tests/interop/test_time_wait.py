@@ -127,8 +127,7 @@ def test_utcp_does_not_reuse_its_own_pair(net: Net, row: Row) -> None:
 
 @pytest.mark.row(SECTION, "the kernel in TIME-WAIT, the kernel connects from the same port", KERNEL)
 def test_kernel_reuses_its_own_pair(net: Net, row: Row) -> None:
-    sysctl("net.ipv4.tcp_tw_reuse", 1)
-    with net.pair(KERNEL, prepare=bound(KERNEL_PORT)) as pair:
+    with sysctl("net.ipv4.tcp_tw_reuse", 1), net.pair(KERNEL, prepare=bound(KERNEL_PORT)) as pair:
         close_kernel_first(pair, row)
         time.sleep(1.1)  # tcp_tw_reuse asks for a timestamp a second later
         with net.kernel_socket() as again:
