@@ -136,26 +136,30 @@ def test_last_ack_of_the_handshake_lost(net: Net, row: Row, opened_by: str) -> N
 @BOTH_ROLES
 @pytest.mark.parametrize("without", [UTCP, KERNEL])
 def test_timestamps_need_both(net: Net, row: Row, opened_by: str, without: str) -> None:
-    with sysctl("net.ipv4.tcp_timestamps", 0 if without == KERNEL else 1):
-        with net.pair(opened_by, Config(timestamps=without != UTCP)) as pair:
-            exchange(pair)
-            assert not kernel_options(pair.sock)[0] & _TCPI_TIMESTAMPS
-            assert not pair.conn.core.info().timestamps
-            row.note("neither uses them")
+    with (
+        sysctl("net.ipv4.tcp_timestamps", 0 if without == KERNEL else 1),
+        net.pair(opened_by, Config(timestamps=without != UTCP)) as pair,
+    ):
+        exchange(pair)
+        assert not kernel_options(pair.sock)[0] & _TCPI_TIMESTAMPS
+        assert not pair.conn.core.info().timestamps
+        row.note("neither uses them")
 
 
 @pytest.mark.row("Options", "window scale: {without} has none", "{opened_by}")
 @BOTH_ROLES
 @pytest.mark.parametrize("without", [UTCP, KERNEL])
 def test_window_scale_needs_both(net: Net, row: Row, opened_by: str, without: str) -> None:
-    with sysctl("net.ipv4.tcp_window_scaling", 0 if without == KERNEL else 1):
-        with net.pair(opened_by, Config(window_scaling=without != UTCP)) as pair:
-            exchange(pair)
-            assert not kernel_options(pair.sock)[0] & _TCPI_WSCALE
-            info = pair.conn.core.info()
-            assert (info.snd_wscale, info.rcv_wscale) == (0, 0)
-            assert max(info.snd_wnd, info.rcv_wnd) <= 65535
-            row.note("neither uses it")
+    with (
+        sysctl("net.ipv4.tcp_window_scaling", 0 if without == KERNEL else 1),
+        net.pair(opened_by, Config(window_scaling=without != UTCP)) as pair,
+    ):
+        exchange(pair)
+        assert not kernel_options(pair.sock)[0] & _TCPI_WSCALE
+        info = pair.conn.core.info()
+        assert (info.snd_wscale, info.rcv_wscale) == (0, 0)
+        assert max(info.snd_wnd, info.rcv_wnd) <= 65535
+        row.note("neither uses it")
 
 
 @pytest.mark.row("Options", "window scale: both sides read the same", "{opened_by}")
@@ -173,12 +177,14 @@ def test_window_scales_agree(net: Net, row: Row, opened_by: str) -> None:
 @BOTH_ROLES
 @pytest.mark.parametrize("without", [UTCP, KERNEL])
 def test_sack_needs_both(net: Net, row: Row, opened_by: str, without: str) -> None:
-    with sysctl("net.ipv4.tcp_sack", 0 if without == KERNEL else 1):
-        with net.pair(opened_by, Config(sack=without != UTCP)) as pair:
-            exchange(pair)
-            assert not kernel_options(pair.sock)[0] & _TCPI_SACK
-            assert not pair.conn.core.info().sack
-            row.note("neither uses it")
+    with (
+        sysctl("net.ipv4.tcp_sack", 0 if without == KERNEL else 1),
+        net.pair(opened_by, Config(sack=without != UTCP)) as pair,
+    ):
+        exchange(pair)
+        assert not kernel_options(pair.sock)[0] & _TCPI_SACK
+        assert not pair.conn.core.info().sack
+        row.note("neither uses it")
 
 
 @pytest.mark.row("Options", "MSS: {small} offers {mss}", "{opened_by}")
