@@ -45,7 +45,7 @@ def acknowledge_syn(tcb: Tcb, seg: Segment) -> None:
     tcb.snd_una = (tcb.iss + 1) & MASK
     tcb.rtx_nxt = tcb.snd_una
     tcb.rtx_end = tcb.snd_una
-    if tcb.rtt_at != NEVER or tcb.ts_on:
+    if not tcb.syn_lost:
         measure(tcb, seg)
     tcb.rtt_at = NEVER
     _set_window(tcb, seg)

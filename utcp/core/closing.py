@@ -97,6 +97,7 @@ def reset_for_unread_data(tcb: Tcb) -> None:
     """RST in place of FIN; while flushing, only after the last byte of ours is acknowledged."""
     if tcb.flushing and unacked_data(tcb) > 0:
         tcb.reset_when_flushed = True
+        tcb.fin_queued = tcb.fin_sent
         if tcb.st == ESTABLISHED:
             set_state(tcb, FIN_WAIT_1)
         elif tcb.st == CLOSE_WAIT:

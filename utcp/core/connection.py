@@ -14,7 +14,7 @@ from utcp.core.config import CONNECTION_OPTIONS, policy_of
 from utcp.core.deadlines import unacked_data
 from utcp.core.handshake import set_smss, start_keepalive
 from utcp.core.info import ConnectionInfo, snapshot
-from utcp.core.states import TIME_WAIT, State
+from utcp.core.states import SYN_RECEIVED, TIME_WAIT, State
 from utcp.core.tcb import Tcb, mark_dirty, queued_bytes
 from utcp.core.teardown import ABORTED
 from utcp.core.urgent import mark_urgent, urgent_bytes
@@ -95,7 +95,7 @@ class Connection(Tcb):
         """
         self._call("send", now)
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
         if self.done or self.fin_queued or self.orphan:
             raise BrokenPipeError(errno.EPIPE, "Cannot send: the sending side is closed")
         if not isinstance(data, (bytes, bytearray, memoryview)):
@@ -123,6 +123,8 @@ class Connection(Tcb):
         if queue is None or queue.size == 0:
             return b""
         data = queue.take(limit)
+        if self.urgent_in and urgent_bytes(self) == 0:
+            self.urgent_in = False
         if not self.done and not self.fin_received:
             self.window_update = True
             mark_dirty(self)
@@ -144,7 +146,7 @@ class Connection(Tcb):
             raise ValueError(f"how: {how} is not SHUT_RD, SHUT_WR or SHUT_RDWR")
         self._call("shutdown", now)
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
         if self.done:
             raise OSError(errno.ENOTCONN, "Cannot shut down: the connection is closed")
         if how != SHUT_WR:
@@ -178,7 +180,7 @@ class Connection(Tcb):
         self._call("set_option", now)
         self.policy = policy
         self.window_update = True
-        if name == "max_segment_size" and self.syn_acked:
+        if name == "max_segment_size" and self.st >= SYN_RECEIVED:
             set_smss(self)
         if name.startswith("keepalive"):
             self.keepalive_probes = 0

@@ -23,7 +23,7 @@ from utcp.core.policy import Policy
 from utcp.core.ports import EPHEMERAL_PORTS, PortRing
 from utcp.core.reset import refused
 from utcp.core.stack import NEVER, Stack, connection_key
-from utcp.core.states import ESTABLISHED, LISTEN, SYN_SENT, TIME_WAIT, State
+from utcp.core.states import ESTABLISHED, LISTEN, SYN_RECEIVED, SYN_SENT, TIME_WAIT, State
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import REFUSED, adopt, enter_closed
 from utcp.core.time_wait import expire_time_wait, reusable_locally, take_over
@@ -214,8 +214,10 @@ class Engine:
             return
         route.max_payload = payload
         for tcb in self._stack.by_key.values():
-            if tcb.route is route and tcb.st >= ESTABLISHED:
-                set_smss(tcb)
+            if tcb.route is not route or tcb.st < SYN_RECEIVED:
+                continue
+            set_smss(tcb)
+            if tcb.st >= ESTABLISHED:
                 tcb.rtx_nxt = tcb.snd_una
                 tcb.rtx_end = tcb.snd_nxt
                 mark_dirty(tcb)

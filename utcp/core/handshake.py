@@ -87,8 +87,8 @@ def establish(tcb: Tcb) -> None:
     tcb.route.connecting -= 1
     start_congestion_control(tcb)
     if tcb.syn_lost:
-        # RFC 6298 5.7: a lost SYN says that 1 s may be too short
-        tcb.rto = max(tcb.rto, min(3_000_000_000, tcb.policy.rto_max))
+        # RFC 6298 5.7: which of the SYNs was acknowledged nobody knows, but 1 s may be too short
+        tcb.rto = min(3_000_000_000, tcb.policy.rto_max)
     tcb.rtx_count = 0
     tcb.rtx_at = NEVER
     tcb.progress_at = stack.now

@@ -23,6 +23,7 @@ def choose_initial_numbers(tcb: Tcb) -> None:
     stack = tcb.stack
     word = _keyed_hash(tcb.route, tcb.local_port, tcb.remote_port)
     tcb.ts_offset = word & MASK
+    tcb.rtx_ts = stack.ts_now(tcb.ts_offset)
     if stack.isn is not None:
         tcb.iss = stack.isn(tcb.path, tcb.local_port, tcb.remote_port) & MASK
     else:

@@ -334,7 +334,9 @@ def _advertise(tcb: Tcb) -> i64:
 
 def _receive_room(tcb: Tcb) -> i64:
     queue = tcb.receive_queue
-    return tcb.policy.receive_buffer - (0 if queue is None else queue.size)
+    # Never less than the smallest window that the scale can express
+    buffer = max(tcb.policy.receive_buffer, 1 << tcb.rcv_wscale)
+    return buffer - (0 if queue is None else queue.size)
 
 
 def _update_step(tcb: Tcb) -> i64:

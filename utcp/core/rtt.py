@@ -39,14 +39,15 @@ def measure(tcb: Tcb, seg: Segment) -> bool:
     """Take a sample from an ACK of new data, if it gives one.
 
     A timed segment is exact to the nanosecond and never a retransmitted one (Karn, MUST-18). Where it cannot
-    serve, the timestamp echo can (RFC 7323 4.1), whatever was retransmitted.
+    serve, the timestamp echo can (RFC 7323 4.1), whatever was retransmitted; but an echo from before the last
+    time-out is no echo of what was sent again, and says how long we waited, not how long the path is.
     """
     if tcb.rtt_at != NEVER and seq_ge(seg.ack, tcb.rtt_seq):
         sample: i64 = tcb.stack.now - tcb.rtt_at
         tcb.rtt_at = NEVER
         on_rtt_sample(tcb, sample)
         return True
-    if tcb.rtt_at == NEVER and tcb.ts_on and seg.ts and seg.ts_ecr != 0:
+    if tcb.rtt_at == NEVER and tcb.ts_on and seg.ts and seg.ts_ecr != 0 and seq_ge(seg.ts_ecr, tcb.rtx_ts):
         elapsed: i64 = (tcb.stack.ts_now(tcb.ts_offset) - seg.ts_ecr) & MASK
         if elapsed < 0x7FFFFFFF:
             on_rtt_sample(tcb, elapsed * MILLISECOND)
@@ -58,4 +59,5 @@ def back_off(tcb: Tcb) -> None:
     """Double the RTO (RFC 6298 5.5); a retransmitted segment is no longer timed (Karn)."""
     tcb.rtx_count += 1
     tcb.rtt_at = NEVER
+    tcb.rtx_ts = tcb.stack.ts_now(tcb.ts_offset)
     tcb.rto = min(tcb.rto * 2, tcb.policy.rto_max)

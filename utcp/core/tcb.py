@@ -94,6 +94,7 @@ class Tcb:
         "rtx_count",
         "rtx_end",
         "rtx_nxt",
+        "rtx_ts",
         "sack_on",
         "scoreboard",
         "segments_in",
@@ -208,6 +209,7 @@ class Tcb:
         self.rto: i64 = policy.rto_initial
         self.rtt_seq: i64 = 0
         self.rtt_at: i64 = NEVER  # when the timed segment left; NEVER: none is timed
+        self.rtx_ts: i64 = 0  # TSval of the last time-out; at first our SYN's
         self.rtx_count: i64 = 0  # time-outs or probes in a row
         self.rtx_nxt: i64 = 0  # [rtx_nxt, rtx_end): believed lost, to be sent again
         self.rtx_end: i64 = 0

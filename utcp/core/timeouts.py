@@ -100,7 +100,7 @@ def _on_keepalive(tcb: Tcb) -> None:
     stack.tell_timer(tcb.key, "keepalive")
     limit = policy.user_timeout
     dead = idle >= limit if limit >= 0 else tcb.keepalive_probes >= policy.keepalive_count
-    if dead and tcb.keepalive_probes > 0:
+    if dead and tcb.keepalive_probes > 1:
         stack.counters.timeouts += 1
         send_reset(tcb)
         text = f"Connection timed out: {tcb.keepalive_probes} keepalive probes unanswered"

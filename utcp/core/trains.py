@@ -17,6 +17,7 @@ from utcp.core.paths import Path
 MAX_TRAIN_SEGMENTS: Final = 128  # UDP_MAX_SEGMENTS of current kernels
 MAX_TRAIN_BYTES: Final = 65_507  # an IPv4 datagram's largest payload
 NOBODY: Final = -1
+MAX_OPEN_TRAINS: Final = 8  # for one path: as many different lengths are looked at for each segment
 
 
 @final
@@ -26,7 +27,6 @@ class Train:
     __slots__ = (
         "count",
         "ecn",
-        "full",
         "owner",
         "path",
         "route",
@@ -43,7 +43,6 @@ class Train:
         self.owner: i64 = owner  # the one connection (slot) whose segments these are, or NOBODY
         self.count: i64 = 0
         self.ecn: i64 = 0
-        self.full: bool = False
         self.writer: BytesWriter = BytesWriter()
 
     def payload(self) -> bytes:
@@ -80,7 +79,7 @@ class Trains:
         self.segments += 1
         for open_train in route.trains:
             train: Train = open_train
-            if train.full or train.serial < after:
+            if train.serial < after:
                 continue
             if train.segment_size == size:
                 self._count(train, size, owner)
@@ -88,12 +87,14 @@ class Trains:
             if size < train.segment_size and train.owner == owner:
                 # A connection's short last segment may close its own train
                 train.count += 1
-                train.full = True
+                route.trains.remove(train)
                 return train
         self.serial += 1
         train = Train(route, size, self.serial, owner)
         self.trains.append(train)
         route.trains.append(train)
+        if len(route.trains) > MAX_OPEN_TRAINS:
+            del route.trains[0]
         self._count(train, size, owner)
         return train
 
@@ -102,7 +103,7 @@ class Trains:
         if train.owner != owner:
             train.owner = NOBODY
         if train.count >= self.max_segments or (train.count + 1) * size > MAX_TRAIN_BYTES:
-            train.full = True
+            train.route.trains.remove(train)
 
     def take(self) -> list[Train]:
         """Hand out the trains formed so far, in the order in which they must leave."""
