@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from utcp.aio.close_info import CloseInfo
 from utcp.core.connection import SHUT_WR, Connection
-from utcp.core.states import CLOSED_BIT, CONNECTED, EOF, FIN_ACKED, READABLE
+from utcp.core.states import CLOSED_BIT, CONNECTED, EOF, FIN_ACKED, READABLE, URGENT
 
 if TYPE_CHECKING:
     from utcp.aio.pump import Pump
@@ -83,13 +83,16 @@ class Channel:
             self.reading = True
             self._look_again()
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview, urgent: bool = False) -> None:
         conn = self.conn
         pump = self.pump
         try:
             if self.closing:
                 raise BrokenPipeError
-            conn.send(data, pump.clock())
+            if urgent:
+                conn.send_urgent(data, pump.clock())
+            else:
+                conn.send(data, pump.clock())
         except OSError:
             self._write_in_vain()
             return
@@ -191,6 +194,8 @@ class Channel:
         try:
             if bits & CONNECTED and not self.connected:
                 self._establish()
+            if bits & URGENT:
+                self._tell_of_urgent()
             if bits & READABLE:
                 self._read()
             if bits & EOF:
@@ -244,6 +249,18 @@ class Channel:
         elif not waiter.done():
             waiter.set_exception(error)
         self.abort(error)
+
+    def _tell_of_urgent(self) -> None:
+        """At once and before the data, also to a paused reader (RFC 9293 3.8.5, MUST-32)."""
+        tell = getattr(self.protocol, "urgent_received", None)
+        if tell is None or self.closing:
+            return
+        try:
+            tell(self.conn.urgent_bytes)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fail("urgent_received", error)
 
     def _read(self) -> None:
         """Hand over what has arrived."""

@@ -18,8 +18,8 @@ ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 class Transport(transports._FlowControlMixin, asyncio.Transport):
     """A TCP connection inside UDP. Made by ``create_connection``, a server or ``Endpoint.connect``.
 
-    What asyncio's transports do it does as they do. Beyond that: ``drained``, ``closed``, ``state``, ``info`` and
-    ``set_option``.
+    What asyncio's transports do it does as they do. Beyond that: ``drained``, ``closed``, ``state``, ``info``,
+    ``set_option`` and ``write_urgent``.
     """
 
     __slots__ = ("__weakref__", "_channel")
@@ -75,10 +75,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes. Dropped after ``close``; RuntimeError after ``write_eof``."""
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        if self._channel.eof_written:
-            raise RuntimeError("Cannot call write() after write_eof()")
+        self._check_write(data)
         if data:
             self._channel.write(data)
 
@@ -140,6 +137,16 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._channel.conn.set_option(name, value, pump.clock())
         pump.touch()
 
+    def write_urgent(self, data: bytes | bytearray | memoryview) -> None:
+        """As ``write``, and the peer's TCP is told that everything up to the end of ``data`` is urgent (RFC 6093).
+
+        The bytes stay in line. The peer's protocol hears of it by ``urgent_received(amount)``, if it has that
+        method: of the bytes it gets from then on, so many are urgent; they may not all have arrived.
+        """
+        self._check_write(data)
+        if data:
+            self._channel.write(data, urgent=True)
+
     async def drained(self) -> None:
         """Wait until every byte written so far is acknowledged by the peer's TCP.
 
@@ -162,6 +169,12 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     def take_unread(self) -> bytes:
         """What arrived and was not handed over, when a connection ends whose reader has paused."""
         return self._channel.conn.receive()
+
+    def _check_write(self, data: object) -> None:
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        if self._channel.eof_written:
+            raise RuntimeError("Cannot call write() after write_eof()")
 
     # What asyncio's TLS and sendfile look for
 
