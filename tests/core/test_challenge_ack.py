@@ -135,6 +135,20 @@ class TestLimits:
         s.silent()
         s.expect_state(State.ESTABLISHED)
 
+    def test_R_12_a_segment_outside_the_window_has_the_limit_of_its_connection_only(self) -> None:
+        """3.10.7.4, first: no challenge, but an ACK that two confused ends could trade for ever. What others do must
+        not silence the answer to a window probe."""
+        s = established(Config(challenge_ack_limit=0))
+        s.recv(". seq=b-1 ack=a")
+        s.expect(". seq=a ack=b")
+        for _ in range(10):
+            s.recv(". seq=b-1 ack=a")
+            s.recv(". seq=b+100000 ack=a")
+            s.silent()
+        s.silent_for(0.5)
+        s.recv(". seq=b+100000 ack=a")
+        s.expect(". seq=a ack=b")
+
 
 class TestBlindData:
     def test_an_ack_beyond_SND_NXT_with_data(self) -> None:

@@ -163,7 +163,6 @@ def test_O_11_fin_retries_have_an_end() -> None:
     s.silent_for(120 - 76.5 - 1e-9)
     s.expect_state(State.FIN_WAIT_1)
     s.advance(1e-9)
-    s.take()
     s.expect_gone(TimeoutError)
     s.recv("F. seq=b ack=a+1")
     s.expect("R seq=a+1")
@@ -175,7 +174,6 @@ def test_X_03_last_ack_has_an_end() -> None:
     assert {sent.seg.seq for sent in s.take()} == {s.seq("a")}
     s.expect_state(State.LAST_ACK)
     s.advance(0.000_000_001)
-    s.take()
     s.expect_gone(TimeoutError)
 
 

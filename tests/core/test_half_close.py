@@ -137,6 +137,18 @@ def test_H_09_what_was_unread_at_the_shutdown_of_reading_is_lost() -> None:
     s.expect("R. seq=a ack=b+100")
 
 
+def test_H_09_shutdown_of_reading_opens_a_closed_window() -> None:
+    s = established(Config(receive_buffer=2000))
+    for i in (0, 1000):
+        s.recv(f"P. seq=b+{i} ack=a len=1000")
+        s.take()
+    s.advance(0.04)
+    s.take()
+    assert s.conn.readable_bytes == 2000
+    s.shutdown(socket.SHUT_RD)
+    s.expect(". seq=a ack=b+2000 wnd=2000")
+
+
 def test_shutdown_of_both_sends_a_fin() -> None:
     s = established()
     s.shutdown(socket.SHUT_RDWR)

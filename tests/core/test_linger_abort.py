@@ -187,7 +187,6 @@ class TestFlush:
         s.take()
         s.expect_state(State.FIN_WAIT_1)
         s.advance(1e-9)
-        s.take()
         s.expect_gone(TimeoutError)
 
     def test_progress_renews_the_patience(self) -> None:
@@ -369,9 +368,37 @@ class TestOrphans:
         assert len(s.take()) == 3  # .3 .9 2.1
         s.expect_state(State.FIN_WAIT_1)
         s.advance(1e-9)
-        s.take()
         s.expect_gone(TimeoutError)
         assert isinstance(s.conn.error, OSError) and s.conn.error.errno == errno.ETIMEDOUT
+
+    def test_closing_shortens_the_patience_of_a_timer_that_runs(self) -> None:
+        """The next retransmission would be at 76.5 s."""
+        s = established(Config(orphan_timeout=5))
+        s.send(100)
+        s.take()
+        s.advance(40)
+        s.take()
+        s.close()
+        s.expect("F. seq=a+100 ack=b")
+        s.silent_for(5 - 1e-9)
+        s.expect_state(State.FIN_WAIT_1)
+        s.advance(1e-9)
+        s.expect_gone(TimeoutError)
+
+    def test_closing_shortens_the_patience_of_a_probe_that_is_due_later(self) -> None:
+        s = established(Config(orphan_timeout=5))
+        s.recv(". seq=b ack=a wnd=0")
+        s.send(100)
+        for _ in range(6):
+            while not (probes := s.take()):
+                s.advance(0.1)
+            assert len(probes) == 1
+            s.recv(". seq=b ack=a wnd=0")
+        s.close()  # the next probe is due in about 19 s
+        s.silent_for(5 - 1e-9)
+        s.advance(1e-9)
+        s.expect("R. seq=a ack=b")
+        s.expect_gone(TimeoutError)
 
     def test_an_orphan_may_be_forgotten_by_its_user(self) -> None:
         s = established()

@@ -61,6 +61,16 @@ class TestSynchronized:
         s.recv("R seq=b+1")
         s.expect_gone(ConnectionResetError)
 
+    def test_R_05_and_with_data_acknowledged_before_it_is_not(self) -> None:
+        s = close_wait()
+        with s.together():
+            s.send(b"kept")
+            s.close()
+        s.expect("FP. seq=a ack=b+1 len=4")
+        s.recv(". seq=b+1 ack=a+4")
+        s.recv("R seq=b+1")
+        s.expect_gone(None)
+
     @pytest.mark.parametrize("stage", CONNECTED, ids=str)
     @pytest.mark.parametrize("offset", [1, 65534])
     def test_R_01_elsewhere_in_the_window_it_is_challenged(self, stage: Stage, offset: int) -> None:

@@ -405,7 +405,7 @@ class TestDuration:
             s.engine.handle_timeout(s.now)
             steps += 1
         assert s.engine.states() == {State.LISTEN: 1}
-        assert steps < 100
+        assert 1 < steps < 100  # none of them long
         assert s.recorder.timers.count("2msl") == 10_000
 
 

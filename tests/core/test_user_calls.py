@@ -111,6 +111,25 @@ class TestEngine:
         assert engine.path(B_ADDRESS, A_ADDRESS) != path
         assert engine.path_addresses(path) == (A_ADDRESS, B_ADDRESS)
 
+    def test_the_number_of_a_path_stays_good_while_it_is_used(self) -> None:
+        """However many others come and go: those are forgotten."""
+        s = established()
+        waiting = time_wait()
+        for script in (s, waiting):
+            for n in range(20_000):
+                script.engine.path(A_ADDRESS, n)
+                if n % 5000 == 0:
+                    script.silent_for(2)
+                    script.engine.handle_timeout(script.now)  # tells it the time
+            assert script.engine.path_addresses(script.path) == (A_ADDRESS, B_ADDRESS)
+            assert script.engine.path(A_ADDRESS, B_ADDRESS) == script.path
+            assert script.engine.counters.paths_released > 5000
+        s.recv("P. seq=b ack=a len=1")
+        assert s.conn.readable_bytes == 1
+        s.expect_after(0.04, ". seq=a ack=b+1")
+        waiting.recv("F. seq=b ack=a+1")
+        waiting.expect(". seq=a+1 ack=b+1")
+
     def test_a_connection_can_be_looked_up(self) -> None:
         s = established()
         assert s.engine.connection(s.path, s.a_port, s.b_port) is s.conn
