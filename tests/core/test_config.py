@@ -53,6 +53,7 @@ SWITCHES = {
     "sack": True,
     "rfc5961_rst": True,
     "rfc5961_syn": True,
+    "syn_cookies": True,
     "drop_syn_fin": False,
     "rfc1337": True,
     "time_wait_reuse": True,

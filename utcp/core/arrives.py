@@ -8,7 +8,7 @@ from mypy_extensions import i64
 
 from utcp.core.acks import acknowledge_syn, check_ack, process_ack
 from utcp.core.handshake import accept_options, start_receiving
-from utcp.core.listener import NO_OLD_INCARNATION, listen_arrives
+from utcp.core.listener import COOKIE, NO_OLD_INCARNATION, listen_arrives
 from utcp.core.paths import Path
 from utcp.core.reset import answer_unacceptable, answer_with_reset, challenge, check_rst, check_syn, refuse_ack, refused
 from utcp.core.stack import Stack, connection_key, drop
@@ -65,7 +65,12 @@ def _no_connection_arrives(stack: Stack, route: Path, key: i64, seg: Segment) ->
             return ""
     listener = stack.listeners.get(seg.dst_port)
     if listener is not None:
-        return listen_arrives(stack, route, listener, seg, old_snd_nxt)
+        reason = listen_arrives(stack, route, listener, seg, old_snd_nxt)
+        if reason != COOKIE:
+            return reason
+        tcb = stack.by_key[key]
+        mark_dirty(tcb)
+        return _connection_arrives(tcb, seg)
     if not seg.flags & (ACK | RST | SYN):
         return "no-flags"
     answer_with_reset(stack, route, seg)

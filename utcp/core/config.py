@@ -109,6 +109,8 @@ class Config:
         challenge_ack_limit: 1_000 challenge ACKs a second, per engine (RFC 5961 7); 0 sends none.
         challenge_ack_interval: 0.5 s between challenge ACKs of one connection (Linux tcp_invalid_ratelimit); 0 is
             no limit.
+        syn_cookies: True, a backlog full of half-open connections goes on with cookies (RFC 4987 3.6; Linux
+            tcp_syncookies); False drops the SYNs.
         drop_syn_fin: False, the FIN of a SYN+FIN is ignored in LISTEN and SYN-SENT; True drops the segment.
         rfc1337: True, a RST in TIME-WAIT is ignored (RFC 1337 3, fix F1); False ends TIME-WAIT (RFC 9293 3.10.7.4).
         time_wait_reuse: True, a local connect may reuse a pair in TIME-WAIT once our timestamp clock has advanced
@@ -153,6 +155,7 @@ class Config:
     rfc5961_syn: bool = _switch(True)
     challenge_ack_limit: int = _count(1_000, 0, 1_000_000, "per second")
     challenge_ack_interval: float = _seconds(0.5, 0.0, 60.0)
+    syn_cookies: bool = _switch(True)
     drop_syn_fin: bool = _switch(False)
     rfc1337: bool = _switch(True)
     time_wait_reuse: bool = _switch(True)

@@ -26,6 +26,8 @@ class Counters:
         self.failed_opens: i64 = 0
         self.established: i64 = 0
         self.accept_overflows: i64 = 0
+        self.syn_cookies_sent: i64 = 0
+        self.syn_cookies_accepted: i64 = 0
         self.timeouts: i64 = 0
         self.time_wait_reused: i64 = 0
         self.time_wait_evicted: i64 = 0
@@ -54,6 +56,8 @@ class Counters:
             "failed_opens": self.failed_opens,
             "established": self.established,
             "accept_overflows": self.accept_overflows,
+            "syn_cookies_sent": self.syn_cookies_sent,
+            "syn_cookies_accepted": self.syn_cookies_accepted,
             "timeouts": self.timeouts,
             "time_wait_reused": self.time_wait_reused,
             "time_wait_evicted": self.time_wait_evicted,

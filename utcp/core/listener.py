@@ -16,21 +16,24 @@ from utcp.core.paths import Path
 from utcp.core.reset import refuse_ack
 from utcp.core.stack import Stack, connection_key
 from utcp.core.states import LISTEN, SYN_RECEIVED
+from utcp.core.syn_cookies import SynCookies, answer_with_cookie, syn_of_cookie
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import NOT_ACCEPTED, adopt
 from utcp.core.transition import set_state
 from utcp.core.user_timeout import on_user_timeout_option
 from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
+from utcp.wire.seq import MASK
 
 NO_OLD_INCARNATION: Final = -1
+COOKIE: Final = "cookie"  # listen_arrives made a connection for which the segment is now to be processed
 
 
 @final
 class Listener:
     """A TCP port on which connections are accepted, from any path of the engine.
 
-    At most ``backlog`` connections wait, in SYN-RECEIVED or for ``accept``; a SYN beyond that is dropped, and
-    its sender will try again.
+    At most ``backlog`` connections wait, in SYN-RECEIVED or for ``accept``. A SYN beyond that is answered with a
+    cookie if it is half-open ones that fill the backlog, and dropped otherwise: its sender will try again.
     """
 
     def __init__(self, stack: Stack, port: i64, backlog: i64, policy: Policy) -> None:
@@ -42,6 +45,7 @@ class Listener:
         self.context: object = None
         self.embryonic: i64 = 0
         self.in_ready: bool = False
+        self.cookies: SynCookies = SynCookies()
         self._queue: deque[Connection] = deque()
 
     @property
@@ -81,6 +85,10 @@ class Listener:
     def full(self) -> bool:
         return self.embryonic + len(self._queue) >= self.backlog
 
+    def flooded(self) -> bool:
+        """Full, but of connections that may never be completed."""
+        return len(self._queue) < self.backlog
+
     def __repr__(self) -> str:
         return f"<Listener port={self.port} pending={self.pending}{' closed' if self.closed else ''}>"
 
@@ -93,6 +101,8 @@ def listen_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment, 
     if seg.flags & RST:  # first
         return "listen-rst"
     if seg.flags & ACK:  # second
+        if listener.cookies.outstanding(stack.now) and _open_by_cookie(stack, route, listener, seg):
+            return COOKIE
         refuse_ack(stack, route, seg)
         return "listen-ack"
     if not seg.flags & SYN:  # fourth: anything else cannot be here
@@ -101,25 +111,60 @@ def listen_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment, 
         return "syn-fin"
     if listener.full():
         stack.counters.accept_overflows += 1
+        if listener.policy.syn_cookies and listener.flooded():
+            listener.cookies.sent(stack.now)
+            answer_with_cookie(stack, route, seg, _embryo(stack, route, listener, seg))
+            return ""
         return "backlog-full"
     # third. Data in a SYN is left to be sent again (as Linux and FreeBSD do): it costs no memory before the
     # peer's address is proven. A FIN with it is ignored likewise.
+    tcb = _embryo(stack, route, listener, seg)
+    choose_initial_numbers(tcb)
+    if old_snd_nxt != NO_OLD_INCARNATION:
+        raise_iss_above(tcb, old_snd_nxt)
+    _receive_syn(tcb, listener, seg)
+    tcb.syn_due = True
+    mark_dirty(tcb)
+    return ""
+
+
+def _embryo(stack: Stack, route: Path, listener: Listener, seg: Segment) -> Connection:
+    """A child in LISTEN, in no table yet, with the options it offers."""
     key = connection_key(route.index, seg.dst_port, seg.src_port)
     tcb = Connection(stack, route, seg.dst_port, seg.src_port, key, listener.policy)
     tcb.passive = True
     tcb.listener = listener
     tcb.st = LISTEN
-    choose_initial_numbers(tcb)
-    if old_snd_nxt != NO_OLD_INCARNATION:
-        raise_iss_above(tcb, old_snd_nxt)
     offer_options(tcb)
-    accept_options(tcb, seg)
-    on_user_timeout_option(tcb, seg)
-    start_receiving(tcb, seg)
+    return tcb
+
+
+def _receive_syn(tcb: Connection, listener: Listener, syn: Segment) -> None:
+    accept_options(tcb, syn)
+    on_user_timeout_option(tcb, syn)
+    start_receiving(tcb, syn)
     adopt(tcb)
     listener.embryonic += 1
-    stack.counters.passive_opens += 1
+    tcb.stack.counters.passive_opens += 1
     set_state(tcb, SYN_RECEIVED)
-    tcb.syn_due = True
-    mark_dirty(tcb)
-    return ""
+
+
+def _open_by_cookie(stack: Stack, route: Path, listener: Listener, seg: Segment) -> bool:
+    """An ACK for a SYN-ACK of which we remember nothing. True if a connection in SYN-RECEIVED is now there for it."""
+    if listener.pending >= listener.backlog:
+        return False
+    syn = syn_of_cookie(stack, route, seg)
+    if syn is None:
+        return False
+    tcb = _embryo(stack, route, listener, seg)
+    if not listener.cookies.use(tcb.key, seg.ack):
+        return False
+    choose_initial_numbers(tcb)
+    tcb.iss = (seg.ack - 1) & MASK
+    tcb.snd_una = tcb.iss
+    tcb.snd_nxt = seg.ack
+    tcb.rtx_ts = (seg.ts_ecr + 1) & MASK  # the cookie's timestamp is too inexact for a round-trip time
+    _receive_syn(tcb, listener, syn)
+    tcb.rcv_adv = (tcb.rcv_nxt + min(tcb.policy.receive_buffer, 65_535)) & MASK
+    stack.counters.syn_cookies_accepted += 1
+    return True

@@ -53,6 +53,7 @@ class Policy:
         self.rfc5961_syn: bool = config.rfc5961_syn
         self.challenge_ack_limit: i64 = config.challenge_ack_limit
         self.challenge_ack_interval: i64 = _ns(config.challenge_ack_interval)
+        self.syn_cookies: bool = config.syn_cookies
         self.drop_syn_fin: bool = config.drop_syn_fin
         self.rfc1337: bool = config.rfc1337
         self.time_wait_reuse: bool = config.time_wait_reuse
