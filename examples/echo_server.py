@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from contextlib import nullcontext, suppress
 
 import utcp
@@ -26,13 +27,11 @@ async def echo(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
 
 
 async def serve(host: str, port: int, pcap: str | None) -> None:
-    async with (
-        await utcp.Endpoint.create(local_addr=(host, port)) as endpoint,
-        await utcp.start_server(echo, host, endpoint.local_addr[1], endpoint=endpoint) as server,
-    ):
-        print(f"echoing on {host}, UDP and TCP port {endpoint.local_addr[1]}", flush=True)
+    async with await utcp.Endpoint.create(local_addr=(host, port)) as endpoint:
         with utcp.trace.capture(endpoint, pcap) if pcap else nullcontext():
-            await server.serve_forever()
+            async with await utcp.start_server(echo, endpoint=endpoint) as server:
+                print(f"echoing on {host}, UDP and TCP port {endpoint.local_addr[1]}", flush=True)
+                await server.serve_forever()
 
 
 if __name__ == "__main__":
@@ -41,5 +40,8 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=9000, help="UDP and TCP port (default: %(default)s)")
     parser.add_argument("--pcap", metavar="FILE.pcapng", help="write a capture for Wireshark")
     args = parser.parse_args()
-    with suppress(KeyboardInterrupt):
-        asyncio.run(serve(args.host, args.port, args.pcap))
+    try:
+        with suppress(KeyboardInterrupt):
+            asyncio.run(serve(args.host, args.port, args.pcap))
+    except (OSError, ValueError) as exc:
+        sys.exit(f"echo_server: {exc}")

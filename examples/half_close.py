@@ -13,9 +13,11 @@ import asyncio
 import hashlib
 import os
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext, suppress
 
 import utcp
+import utcp.trace
 
 BODY = os.urandom(1_000_000)
 
@@ -48,14 +50,22 @@ async def upload(host: str, port: int, size: int) -> None:
         raise ValueError("the server digested something else")
 
 
-async def serve(host: str, port: int) -> None:
-    async with await utcp.start_server(answer, host, port) as server:
-        print(f"server listening on {host}, UDP and TCP port {port}")
+@asynccontextmanager
+async def serving(host: str, port: int, pcap: str | None) -> AsyncIterator[utcp.Server]:
+    async with await utcp.Endpoint.create(local_addr=(host, port)) as endpoint:
+        with utcp.trace.capture(endpoint, pcap) if pcap else nullcontext():
+            async with await utcp.start_server(answer, endpoint=endpoint) as server:
+                yield server
+
+
+async def serve(host: str, port: int, pcap: str | None) -> None:
+    async with serving(host, port, pcap) as server:
+        print(f"server listening on {host}, UDP and TCP port {server.sockets[0].getsockname()[1]}")
         await server.serve_forever()
 
 
-async def both(host: str, size: int) -> None:
-    async with await utcp.start_server(answer, host, 0) as server:
+async def both(host: str, size: int, pcap: str | None) -> None:
+    async with serving(host, 0, pcap) as server:
         await upload(host, server.sockets[0].getsockname()[1], size)
 
 
@@ -65,15 +75,18 @@ if __name__ == "__main__":
     parser.add_argument("--host", default="127.0.0.1", help="the server's address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=9001, help="its UDP and TCP port (default: %(default)s)")
     parser.add_argument("--upload", type=int, default=1_000_000, metavar="BYTES", help="default: %(default)s")
+    parser.add_argument("--pcap", metavar="FILE.pcapng", help="write the server's side as a capture for Wireshark")
     args = parser.parse_args()
+    if args.pcap and args.role == "client":
+        parser.error("--pcap is the server's")
     try:
         with suppress(KeyboardInterrupt):
             match args.role:
                 case "server":
-                    asyncio.run(serve(args.host, args.port))
+                    asyncio.run(serve(args.host, args.port, args.pcap))
                 case "client":
                     asyncio.run(upload(args.host, args.port, args.upload))
                 case "both":
-                    asyncio.run(both(args.host, args.upload))
+                    asyncio.run(both(args.host, args.upload, args.pcap))
     except (OSError, ValueError) as exc:
         sys.exit(f"half_close: {exc}")

@@ -56,9 +56,29 @@ def test_the_echo_client_says_in_one_line_that_nobody_is_there() -> None:
     assert "127.0.0.1:9" in out
 
 
-def test_half_close_shows_both_sides() -> None:
-    code, out = run("half_close.py", "--upload", "300000")
+@pytest.mark.parametrize("name", ["echo_server.py", "half_close.py"])
+@pytest.mark.parametrize(
+    ("capture", "complaint"),
+    [("/nowhere/x.pcapng", "No such file or directory"), ("x.pcap", "the name of a trace ends in .pcapng or .jsonl")],
+)
+def test_a_capture_that_cannot_be_written_is_one_line(name: str, capture: str, complaint: str) -> None:
+    code, out = run(name, "--port", "0", "--pcap", capture)
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert complaint in out and capture in out
+
+
+def test_only_a_server_captures() -> None:
+    code, out = run("half_close.py", "client", "--pcap", "x.pcapng")
+    assert code == 2
+    assert "--pcap is the server's" in out
+
+
+def test_half_close_shows_both_sides(tmp_path: Path) -> None:
+    capture = tmp_path / "half.pcapng"
+    code, out = run("half_close.py", "--upload", "300000", "--pcap", str(capture))
     assert code == 0, out
+    assert capture.stat().st_size > 1_300_000
+    assert b"state LAST-ACK -> CLOSED" in capture.read_bytes()
     assert "client FIN-WAIT-1: 300,000 bytes written, and half-closed" in out
     assert "server CLOSE-WAIT: the upload is complete, answering" in out
     assert "digest and 1,000,000 bytes received" in out
