@@ -51,13 +51,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--msl", type=seconds_or_0, default=default.msl, metavar="S", help="of utcp (%(default)s)")
     add("--ports", type=at_least(0), default=default.ports, metavar="K", help="TCP ports of the server; 0: enough (0)")
     add("--unbatched", action="store_true", help="utcp without UDP GSO and GRO")
+    add("--pcap", metavar="FILE", help="write what utcp's client sees, the last round; slows utcp's runs down")
     add("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args(arguments)
     if options.payload > MAX_PAYLOAD:
         parser.error(f"argument --payload: {options.payload} is more than {MAX_PAYLOAD} bytes")
     if options.connect == "direct" and options.api == "streams":
         parser.error("argument --connect: direct means callbacks only, and streams await")
+    if options.pcap is not None:
+        check_capture(parser, options)
     return options
+
+
+def check_capture(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if "utcp" not in CHOICES[options.peer]:
+        parser.error(f"argument --pcap: only utcp is captured, and --peer is {options.peer}")
+    try:
+        open(options.pcap, "wb").close()
+    except OSError as exc:
+        parser.error(f"argument --pcap: {options.pcap}: {exc.strerror}")
 
 
 def at_least(lowest: int) -> Callable[[str], int]:
@@ -92,6 +104,7 @@ def workload_of(options: argparse.Namespace, peer: str) -> Workload:
         msl=options.msl,
         ports=options.ports,
         batched=not options.unbatched,
+        pcap=options.pcap if peer == "utcp" else None,
     )
 
 
@@ -185,11 +198,12 @@ def print_table(whole: dict[str, Any], peers: list[str]) -> None:
 
 def utcp_note(whole: dict[str, Any]) -> str:
     facts, client, workload = whole["header"], whole["utcp"]["client"], whole["workload"]
+    captured = ", client captured, which slows it down" if workload["pcap"] else ""
     return (
         f"{'compiled' if facts['compiled'] else 'interpreted'}, connect {workload['connect']}, "
         f"{'batched' if workload['batched'] else 'unbatched'}, MSL {workload['msl']:g} s, "
         f"{client['server_ports']} server ports, receive buffer {facts['receive_buffer']:,} bytes, "
-        f"TIME-WAIT records after 2MSL: {client.get('time_wait_after_2msl', 'not waited for')}"
+        f"TIME-WAIT records after 2MSL: {client.get('time_wait_after_2msl', 'not waited for')}{captured}"
     )
 
 

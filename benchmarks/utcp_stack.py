@@ -8,12 +8,15 @@ from typing import Any
 import utcp
 from benchmarks.stacks import BACKLOG, HOST, Factory, Handler, Listening
 from benchmarks.workload import Workload
+from utcp.trace import PcapngObserver
 
 FIRST_PORT = 10_000
 TIME_WAIT_LIMIT = 1 << 24  # records: none is given up early in a benchmark
 
 
 class UtcpStack:
+    _capture: PcapngObserver | None = None
+
     async def serve(self, workload: Workload, count: int, factory: Factory) -> Listening:
         await self._make_endpoint(workload, count)
         for port in self._ports:
@@ -28,6 +31,9 @@ class UtcpStack:
 
     async def open(self, workload: Workload, listening: Listening) -> None:
         await self._make_endpoint(workload, len(listening["ports"]))
+        if workload.pcap is not None:
+            self._capture = PcapngObserver(workload.pcap, self._endpoint.engine.path_addresses)
+            self._endpoint.engine.observer = self._capture
         self._udp_port: int = listening["udp_port"]
         self._peer = (HOST, self._udp_port)
 
@@ -70,6 +76,8 @@ class UtcpStack:
 
     async def close(self) -> None:
         await self._endpoint.aclose()
+        if self._capture is not None:
+            self._capture.close()
 
     async def _make_endpoint(self, workload: Workload, ports: int) -> None:
         self._ports = range(FIRST_PORT, FIRST_PORT + ports)

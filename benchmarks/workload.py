@@ -28,6 +28,7 @@ class Workload:
     msl: float = 1.0  # seconds; of utcp's, the kernel's TIME-WAIT of 60 s is fixed
     ports: int = 0  # TCP ports the server listens on; 0: so many that no port pair comes again
     batched: bool = True  # UDP GSO and GRO, where the system has them
+    pcap: str | None = None  # file for a capture of utcp's client side
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from math import gcd
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,6 +99,25 @@ def test_both_peers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert whole["header"]["compiled"] == utcp.__compiled__
 
 
+def test_a_capture_of_utcp_beside_the_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.pcapng"
+    arguments = ["--peer", "both", "--in-flight", "4", "--seconds", "0.2", "--rounds", "1", "--msl", "0.1"]
+    assert teardown.main([*arguments, "--pcap", str(path)]) == 0
+    assert "client captured, which slows it down" in " ".join(capsys.readouterr().out.split())
+    captured = path.read_bytes()
+    for comment in (b"state CLOSED -> SYN-SENT", b"state FIN-WAIT-2 -> TIME-WAIT"):
+        assert captured.count(comment) > 4
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="SKIPPED: no /dev/full on this system")
+def test_a_disk_that_fills_up_ends_the_capture_and_not_the_run(capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--peer", "utcp", "--in-flight", "4", "--seconds", "0.2", "--rounds", "1", "--msl", "0.1", "--json"]
+    assert teardown.main([*arguments, "--pcap", "/dev/full"]) == 0
+    out, err = capfd.readouterr()
+    assert json.loads(out)["utcp"]["errors"] == 0
+    assert err.count("capture stopped: /dev/full: No space left on device") == 1
+
+
 def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--peer", "both", "--in-flight", "4", "--seconds", "0.2", "--rounds", "1", "--msl", "0.1"]
     assert teardown.main(arguments) == 0
@@ -116,6 +136,8 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
         ("--payload 65537", "more than 65536"),
         ("--peer nobody", "invalid choice"),
         ("--connect direct --api streams", "streams await"),
+        ("--pcap x.pcapng --peer kernel", "only utcp is captured"),
+        ("--pcap /nowhere/x.pcapng", "/nowhere/x.pcapng: No such file or directory"),
     ],
 )
 def test_bad_options(arguments: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
