@@ -54,6 +54,14 @@ class TestSyn:
         s.recv("R seq=b")
         s.expect_gone(ConnectionResetError)
 
+    def test_the_ack_of_a_challenged_syn_acknowledges_nothing(self) -> None:
+        s = established()
+        s.send(10)
+        s.take()
+        s.recv("S. seq=b-1 ack=a+10 mss=1000")
+        s.expect(". seq=a+10 ack=b")
+        assert s.conn.unacked_bytes == 10
+
 
 class TestLimits:
     def test_R_12_one_in_half_a_second(self) -> None:

@@ -190,6 +190,17 @@ def test_O_12_a_repeated_fin_with_overlapping_data() -> None:
     assert s.read() == b"0123456789" and s.conn.at_eof
 
 
+def test_a_fin_that_comes_with_data_we_have() -> None:
+    """The data was sent again because its ACK was lost, and by then B had closed."""
+    s = established()
+    s.recv("P. seq=b ack=a", b"0123456789")
+    s.expect_after(0.04, ". seq=a ack=b+10")
+    s.recv("FP. seq=b ack=a", b"0123456789")
+    s.expect(". seq=a ack=b+11")
+    s.expect_state(State.CLOSE_WAIT)
+    assert s.read() == b"0123456789" and s.conn.at_eof
+
+
 @pytest.mark.parametrize("before_wrap", [1, 2, 100])
 def test_O_13_fin_at_the_wrap(before_wrap: int) -> None:
     """A's FIN has the last sequence number there is, and B's too."""

@@ -89,6 +89,13 @@ class TestSending:
         assert s.events() & ACKED
         assert s.conn.unacked_bytes == 0
 
+    def test_a_fin_alone_is_no_news_of_bytes_sent(self) -> None:
+        s = established()
+        s.events()
+        s.shutdown()
+        s.expect("F. seq=a ack=b")
+        assert not s.events() & SENT
+
     def test_an_ack_in_the_middle_of_a_segment(self) -> None:
         s = established()
         s.send(stream(2000))

@@ -93,6 +93,21 @@ class TestZeroWindow:
         s.recv(". seq=b ack=a+3000")
         s.silent_for(600)  # no probe goes on
 
+    def test_no_probe_goes_out_beside_what_the_open_window_let_go(self) -> None:
+        s = zero_window()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a wnd=1000")
+        s.expect(". seq=a ack=b len=1000")
+        s.expect_after(RTO, ". seq=a ack=b len=1000")  # the retransmission timer, not the persist timer
+
+    def test_a_probe_does_not_eat_an_ack_that_is_owed(self) -> None:
+        """B answers a segment below its window without a look at what it acknowledges."""
+        s = zero_window()
+        s.silent_for(RTO - 0.02)
+        s.recv("P. seq=b ack=a wnd=0 len=10")
+        s.expect_after(0.02, ". seq=a-1 ack=b+10")
+        s.expect(". seq=a ack=b+10")
+
     def test_the_answer_to_a_probe_opens_the_window(self) -> None:
         s = zero_window()
         s.expect_after(RTO, ". seq=a-1 ack=b")

@@ -161,6 +161,21 @@ class TestTimer:
         s.recv(". seq=b ack=a+8000")
         s.silent_for(60)
 
+    def test_what_was_reported_by_SACK_is_not_sent_again(self) -> None:
+        """RFC 2018 5.1."""
+        s = established(options="sackok")
+        s.send(6000)
+        assert len(s.take()) == 6
+        s.recv(". seq=b ack=a sack=a+1000:a+2000,a+3000:a+4000")
+        s.expect_after(RTO, ". seq=a ack=b len=1000")
+        s.recv(". seq=b ack=a+2000 sack=a+3000:a+4000")
+        s.expect(". seq=a+2000 ack=b len=1000")
+        s.expect(". seq=a+4000 ack=b len=1000")
+        s.recv(". seq=b ack=a+5000")
+        s.expect("P. seq=a+5000 ack=b len=1000")
+        s.recv(". seq=b ack=a+6000")
+        s.silent_for(600)
+
     def test_what_arrived_after_all_is_not_sent_again(self) -> None:
         s = established()
         s.send(8000)
@@ -237,6 +252,16 @@ class TestSyn:
         s.advance(1e-9)
         (again,) = s.take()
         assert (again.seg.seq, again.seg.data_len) == (s.seq("a"), 1000)
+
+    def test_5681_a_repeated_syn_means_that_the_syn_ack_was_lost(self) -> None:
+        """RFC 5681 3.1: the initial window is then one segment."""
+        s = syn_received()
+        s.recv("S seq=b-1 mss=1000")
+        s.expect("S. seq=a-1 ack=b *")
+        s.recv(". seq=b ack=a")
+        s.accept()
+        s.send(3000)
+        s.expect(". seq=a ack=b len=1000")
 
     def test_a_repeated_syn_ack_is_acknowledged_again(self) -> None:
         s = established()

@@ -161,6 +161,33 @@ class TestEngine:
         assert not s.engine.pending()
         assert s.engine.transmit(s.now) == []
 
+    def test_counters(self) -> None:
+        s = established(Config(nodelay=True))
+        s.send(1500)
+        assert len(s.take()) == 2
+        s.advance(0.3)
+        assert len(s.take()) == 1
+        s.recv("P. seq=b ack=a+1500 len=700")
+        s.recv_bytes(b"garbage")
+        s.recv("R. seq=b+700 ack=a+1500")
+        counted = s.engine.counters.as_dict()
+        expected = {
+            "segments_in": 4,
+            "segments_out": 5,
+            "bytes_in": 700,
+            "bytes_out": 2500,
+            "retransmissions": 1,
+            "resets_in": 1,
+            "resets_out": 0,
+            "active_opens": 1,
+            "established": 1,
+            "drops": {"too-short": 1},
+        }
+        assert {name: counted[name] for name in expected} == expected
+        info = s.conn.info()
+        assert (info.segments_in, info.segments_out, info.bytes_in, info.bytes_out) == (3, 5, 700, 2500)
+        assert info.retransmissions == 1
+
     def test_nothing_is_due_in_an_idle_engine(self) -> None:
         """Deadlines of the past may wake it for nothing, once."""
         s = established()
