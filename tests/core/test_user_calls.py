@@ -185,7 +185,7 @@ class TestEngine:
         }
         assert {name: counted[name] for name in expected} == expected
         info = s.conn.info()
-        assert (info.segments_in, info.segments_out, info.bytes_in, info.bytes_out) == (3, 5, 700, 2500)
+        assert (info.segments_in, info.segments_out, info.bytes_received, info.bytes_sent) == (3, 5, 700, 2500)
         assert info.retransmissions == 1
 
     def test_nothing_is_due_in_an_idle_engine(self) -> None:
