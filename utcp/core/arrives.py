@@ -47,6 +47,8 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
     tcb = stack.by_key.get(key)
     if tcb is not None:
         tcb.segments_in += 1
+        if route.soft_error:
+            route.soft_error = ""  # whatever it was, it has passed
         reason = _connection_arrives(tcb, seg)
         mark_dirty(tcb)
     else:
@@ -148,11 +150,13 @@ def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
 def _syn_again(tcb: Tcb, seg: Segment) -> None:
     """The peer's SYN once more, while we are in SYN-RECEIVED: below the window by its number."""
     if seg.flags & ACK:
-        # Simultaneous open (RFC 9293 figure 8, line 6; A.2): it acknowledges our SYN
+        # Simultaneous open (RFC 9293 figure 7, line 6; A.2): it acknowledges our SYN
         tcb.ack_now = True
         check_ack(tcb, seg)
     else:
         # Deviation: our SYN-ACK again helps the peer, the bare ACK of the first step would not
+        if tcb.ts_on and seg.ts and seq_ge(seg.ts_val, tcb.ts_recent):
+            tcb.ts_recent = seg.ts_val  # else the peer would take all the time since its first SYN for a round trip
         tcb.syn_lost = True
         tcb.syn_due = True
 
@@ -171,7 +175,7 @@ def _check_timestamp(tcb: Tcb, seg: Segment) -> bool:
 
 
 def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
-    """First: RFC 9293 3.4, table 6, on the window that we have advertised. Returns whether to go on."""
+    """First: RFC 9293 3.10.7.4, table 6, on the window that we have advertised. Returns whether to go on."""
     offset: i64 = seq_sub(seg.seq, tcb.rcv_nxt)
     window: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
     if offset == 0:

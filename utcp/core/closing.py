@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from utcp.core.deadlines import give_up_at, unacked_data
 from utcp.core.output import send_reset
 from utcp.core.reset import RESET_ON_ABORT
@@ -22,6 +24,7 @@ from utcp.core.teardown import (
     ABORTED,
     CLOSED_EARLY,
     GRACEFUL,
+    TOO_MANY_ORPHANS,
     UNREAD_DATA,
     become_orphan,
     enter_closed,
@@ -65,7 +68,7 @@ def close(tcb: Tcb, flush: bool) -> None:
     tcb.progress_at = tcb.stack.now
     if not become_orphan(tcb):
         tcb.stack.counters.orphans_dropped += 1
-        abort(tcb, ABORTED, None)
+        abort(tcb, TOO_MANY_ORPHANS, lost_data(tcb, "too many connections are being closed"))
         return
     if tcb.policy.linger > 0 and not tcb.fin_acked:
         tcb.linger_at = tcb.stack.now + tcb.policy.linger
@@ -104,6 +107,14 @@ def reset_for_unread_data(tcb: Tcb) -> None:
             set_state(tcb, LAST_ACK)
         return
     abort(tcb, UNREAD_DATA, None)
+
+
+def lost_data(tcb: Tcb, why: str) -> ConnectionAbortedError | None:
+    """The error for an end that was not the user's and not the peer's; None if it lost nothing."""
+    lost = unacked_data(tcb)
+    if lost == 0:
+        return None
+    return ConnectionAbortedError(errno.ECONNABORTED, f"Connection aborted: {why}, {lost} bytes unacknowledged")
 
 
 def abort(tcb: Tcb, reason: str, error: Exception | None) -> None:

@@ -140,7 +140,7 @@ class Connection(Tcb):
 
         SHUT_WR is half-close: a FIN behind all data, reading goes on. SHUT_RD: what arrives is acknowledged and
         discarded, and makes a later ``close`` a reset. Raises ValueError for any other ``how``, OSError
-        (ENOTCONN) before the handshake has begun or after the end.
+        (ENOTCONN) after the end.
         """
         if how not in (SHUT_RD, SHUT_WR, SHUT_RDWR):
             raise ValueError(f"how: {how} is not SHUT_RD, SHUT_WR or SHUT_RDWR")

@@ -21,6 +21,7 @@ class Counters:
         self.resets_out: i64 = 0
         self.challenge_acks: i64 = 0
         self.challenge_acks_suppressed: i64 = 0
+        self.old_segments_unanswered: i64 = 0
         self.active_opens: i64 = 0
         self.passive_opens: i64 = 0
         self.failed_opens: i64 = 0
@@ -51,6 +52,7 @@ class Counters:
             "resets_out": self.resets_out,
             "challenge_acks": self.challenge_acks,
             "challenge_acks_suppressed": self.challenge_acks_suppressed,
+            "old_segments_unanswered": self.old_segments_unanswered,
             "active_opens": self.active_opens,
             "passive_opens": self.passive_opens,
             "failed_opens": self.failed_opens,

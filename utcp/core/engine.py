@@ -87,7 +87,9 @@ class Engine:
 
     @property
     def counters(self) -> Counters:
-        return self._stack.counters
+        counters = self._stack.counters
+        counters.paths_released = self._stack.paths.released
+        return counters
 
     @property
     def observer(self) -> Observer | None:
@@ -220,6 +222,7 @@ class Engine:
             if tcb.st >= ESTABLISHED:
                 tcb.rtx_nxt = tcb.snd_una
                 tcb.rtx_end = tcb.snd_nxt
+                tcb.rtt_at = NEVER  # Karn (MUST-18)
                 mark_dirty(tcb)
 
     def handle_timeout(self, now: i64) -> None:

@@ -7,6 +7,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from utcp.core.congestion import start_congestion_control
+from utcp.core.paths import is_ipv6
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
@@ -15,7 +16,8 @@ from utcp.wire.segment import HEADER_SIZE, Segment
 from utcp.wire.seq import MASK
 
 MAX_WSCALE: Final = 14  # RFC 7323 2.3
-DEFAULT_MSS: Final = 536  # MUST-15; over IPv6 1220, which no path of ours is below
+DEFAULT_MSS: Final = 536  # MUST-15
+DEFAULT_MSS_IPV6: Final = 1220
 MIN_SMSS: Final = 64  # below this a peer's MSS is an attack, not a network (Linux: TCP_MIN_SND_MSS 48)
 TIMESTAMPS_SIZE: Final = 12
 
@@ -43,7 +45,8 @@ def accept_options(tcb: Tcb, seg: Segment) -> None:
     if tcb.ts_on:
         tcb.ts_recent = seg.ts_val
         tcb.ts_recent_at = tcb.stack.now
-    tcb.peer_mss = seg.mss if seg.mss > 0 else DEFAULT_MSS
+    default: i64 = DEFAULT_MSS_IPV6 if is_ipv6(tcb.route.peer) else DEFAULT_MSS
+    tcb.peer_mss = seg.mss if seg.mss > 0 else default
     set_smss(tcb)
 
 
@@ -84,7 +87,6 @@ def start_receiving(tcb: Tcb, seg: Segment) -> None:
 def establish(tcb: Tcb) -> None:
     """The handshake is complete. A close that came early is now carried out (RFC 9293 3.10.4)."""
     stack = tcb.stack
-    tcb.route.connecting -= 1
     start_congestion_control(tcb)
     if tcb.syn_lost:
         # RFC 6298 5.7: which of the SYNs was acknowledged nobody knows, but 1 s may be too short

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Final
 
 from mypy_extensions import i64
 
+from utcp.core.hashing import half_sip_hash
 from utcp.core.paths import Path
 from utcp.core.tcb import Tcb
 from utcp.wire.seq import MASK, seq_gt
@@ -47,7 +47,4 @@ def raise_iss_above(tcb: Tcb, old_snd_nxt: i64) -> None:
 
 
 def _keyed_hash(route: Path, local_port: i64, remote_port: i64) -> i64:
-    # The path's key is secret and of one length: as good as BLAKE2's own keying, which costs a block more
-    ports = int((local_port << 16) | remote_port).to_bytes(4, "big")
-    digest = blake2b(route.key + ports, digest_size=8).digest()
-    return int.from_bytes(digest, "big") & 0x7FFFFFFFFFFFFFFF
+    return half_sip_hash(route.key0, route.key1, (local_port << 16) | remote_port)

@@ -25,6 +25,7 @@ from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
 from utcp.wire.seq import MASK
 
 NO_OLD_INCARNATION: Final = -1
+NO_COOKIE: Final = "listen-ack"
 COOKIE: Final = "cookie"  # listen_arrives made a connection for which the segment is now to be processed
 
 
@@ -101,10 +102,10 @@ def listen_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment, 
     if seg.flags & RST:  # first
         return "listen-rst"
     if seg.flags & ACK:  # second
-        if listener.cookies.outstanding(stack.now) and _open_by_cookie(stack, route, listener, seg):
-            return COOKIE
-        refuse_ack(stack, route, seg)
-        return "listen-ack"
+        reason = _cookie_arrives(stack, route, listener, seg)
+        if reason == NO_COOKIE:
+            refuse_ack(stack, route, seg)
+        return reason
     if not seg.flags & SYN:  # fourth: anything else cannot be here
         return "listen-no-syn"
     if seg.flags & FIN and listener.policy.drop_syn_fin:
@@ -149,16 +150,18 @@ def _receive_syn(tcb: Connection, listener: Listener, syn: Segment) -> None:
     set_state(tcb, SYN_RECEIVED)
 
 
-def _open_by_cookie(stack: Stack, route: Path, listener: Listener, seg: Segment) -> bool:
-    """An ACK for a SYN-ACK of which we remember nothing. True if a connection in SYN-RECEIVED is now there for it."""
-    if listener.pending >= listener.backlog:
-        return False
+def _cookie_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment) -> str:
+    """An ACK for a SYN-ACK of which we remember nothing: COOKIE if a connection in SYN-RECEIVED is now there for it."""
+    if not listener.cookies.outstanding(stack.now):
+        return NO_COOKIE
     syn = syn_of_cookie(stack, route, seg)
     if syn is None:
-        return False
+        return NO_COOKIE
+    if listener.pending >= listener.backlog:
+        return "backlog-full"  # in silence: the peer believes it is connected, and its data will come again
     tcb = _embryo(stack, route, listener, seg)
-    if not listener.cookies.use(tcb.key, seg.ack):
-        return False
+    if not listener.cookies.use(tcb.key, seg.ack, stack.now):
+        return NO_COOKIE
     choose_initial_numbers(tcb)
     tcb.iss = (seg.ack - 1) & MASK
     tcb.snd_una = tcb.iss
@@ -167,4 +170,4 @@ def _open_by_cookie(stack: Stack, route: Path, listener: Listener, seg: Segment)
     _receive_syn(tcb, listener, syn)
     tcb.rcv_adv = (tcb.rcv_nxt + min(tcb.policy.receive_buffer, 65_535)) & MASK
     stack.counters.syn_cookies_accepted += 1
-    return True
+    return COOKIE

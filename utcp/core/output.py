@@ -319,7 +319,7 @@ def _advertise(tcb: Tcb) -> i64:
     window = current
     if (RECEIVING >> tcb.st) & 1:
         room = _receive_room(tcb)
-        if room - current >= _update_step(tcb):
+        if room - _as_told(tcb, current) >= _update_step(tcb):
             window = min(room, MAX_WINDOW << tcb.rcv_wscale)
     field: i64 = window >> tcb.rcv_wscale
     if (field << tcb.rcv_wscale) < current and ((field + 1) << tcb.rcv_wscale) <= _receive_room(tcb):
@@ -339,6 +339,11 @@ def _receive_room(tcb: Tcb) -> i64:
     return buffer - (0 if queue is None else queue.size)
 
 
+def _as_told(tcb: Tcb, window: i64) -> i64:
+    """What the peer knows of a window: the scale rounds it down."""
+    return (window >> tcb.rcv_wscale) << tcb.rcv_wscale
+
+
 def _update_step(tcb: Tcb) -> i64:
     """Openings smaller than this are not worth telling (RFC 9293 3.8.6.2.2, with Fr = 1/2)."""
     return max(min(tcb.policy.receive_buffer // 2, tcb.rmss), 1)
@@ -349,7 +354,7 @@ def _consider_window_update(tcb: Tcb) -> None:
     tcb.window_update = False
     if not (RECEIVING >> tcb.st) & 1:
         return
-    current: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
+    current = _as_told(tcb, seq_sub(tcb.rcv_adv, tcb.rcv_nxt))
     room = min(_receive_room(tcb), MAX_WINDOW << tcb.rcv_wscale)
     if room - current >= _update_step(tcb) and (current < tcb.rmss or room - current >= tcb.policy.receive_buffer // 4):
         tcb.ack_now = True

@@ -45,6 +45,8 @@ class Path:
         "connecting",
         "index",
         "key",
+        "key0",
+        "key1",
         "local",
         "max_payload",
         "peer",
@@ -58,10 +60,12 @@ class Path:
         self.index: i64 = index
         self.local: object = local
         self.peer: object = peer
-        self.key: bytes = key  # keys the connections' ISNs and timestamp offsets
+        self.key: bytes = key  # keys the connections' ISNs and timestamp offsets, these being its first words
+        self.key0: i64 = int.from_bytes(key[:4], "big")
+        self.key1: i64 = int.from_bytes(key[4:8], "big")
         self.max_payload: i64 = max_payload
         self.users: i64 = 0  # connections and TIME-WAIT records
-        self.connecting: i64 = 0  # connections in SYN-SENT or SYN-RECEIVED
+        self.connecting: i64 = 0  # connections in SYN-SENT
         self.used_at: i64 = 0
         self.soft_error: str = ""  # the last ICMP error, for the text of a time-out
         self.trains: list[Train] = []  # those still open, see utcp.core.trains

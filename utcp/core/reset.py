@@ -13,7 +13,7 @@ from utcp.core.paths import Path
 from utcp.core.stack import Stack
 from utcp.core.states import CLOSE_WAIT, CLOSING, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, LAST_ACK, SYN_RECEIVED
 from utcp.core.tcb import Tcb
-from utcp.core.teardown import NOT_ACCEPTED, REFUSED, RESET, enter_closed
+from utcp.core.teardown import REFUSED, REPLACED, RESET, enter_closed
 from utcp.wire.segment import ACK, FIN, HEADER_SIZE, RST, SYN, Segment, write_header
 from utcp.wire.seq import MASK
 
@@ -93,7 +93,7 @@ def check_syn(tcb: Tcb, seg: Segment) -> bool:
         return True
     if tcb.st == SYN_RECEIVED and tcb.passive and seg.seq != tcb.irs:
         # Back to LISTEN; the peer has begun anew and will repeat its SYN
-        enter_closed(tcb, NOT_ACCEPTED, None)
+        enter_closed(tcb, REPLACED, None)
         return False
     if tcb.policy.rfc5961_syn:
         challenge(tcb, seg)  # RFC 5961 4.2, whatever the sequence number
@@ -126,7 +126,7 @@ def answer_unacceptable(tcb: Tcb, seg: Segment) -> None:
     """
     if seg.data_len == 0 and not seg.flags & FIN:
         if not _within_interval(tcb):
-            tcb.stack.counters.challenge_acks_suppressed += 1
+            tcb.stack.counters.old_segments_unanswered += 1
             return
         tcb.challenged_at = tcb.stack.now
     tcb.ack_now = True

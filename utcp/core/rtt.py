@@ -11,7 +11,7 @@ from utcp.wire.seq import MASK, seq_ge
 
 
 def on_rtt_sample(tcb: Tcb, rtt: i64) -> None:
-    """Take one measurement, in nanoseconds (RFC 6298 2.2, 2.3); the RTO comes out of its back-off (5.7)."""
+    """Take one measurement, in nanoseconds (RFC 6298 2.2, 2.3); the RTO comes out of its back-off (5)."""
     if tcb.srtt < 0:
         tcb.srtt = rtt
         tcb.rttvar = rtt >> 1

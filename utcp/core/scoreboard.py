@@ -41,16 +41,13 @@ class Scoreboard:
             self._left.pop(i + 1)
         self._right[i] = end
 
-    def advance(self, una: i64) -> bool:
-        """SND.UNA moved. True if that shows the peer to have dropped what it had reported (reneging)."""
+    def advance(self, una: i64) -> None:
+        """SND.UNA moved. If that shows the peer to have dropped what it had reported, nothing of it is believed."""
         while self._left and seq_le(self._right[0], una):
             self._left.pop(0)
             self._right.pop(0)
         if self._left and seq_le(self._left[0], una):
-            # It asks for what it said it had
-            self.clear()
-            return True
-        return False
+            self.clear()  # it asks for what it said it had: reneging (RFC 2018 8)
 
     def clear(self) -> None:
         self._left.clear()

@@ -29,7 +29,7 @@ from utcp.wire.segment import (
 from utcp.wire.seq import MASK, seq_gt
 
 PERIOD: Final = 64_000_000_000  # a cookie is good for one to two of these
-MAX_USED: Final = 65_536
+MAX_USED: Final = 1 << 20  # in one period
 _MSS: Final = vec[i64]([216, 536, 1160, 1180, 1220, 1440, 8900, 65_000])
 _NO_WSCALE: Final = 15
 _SACK_BIT: Final = 16
@@ -42,24 +42,29 @@ class SynCookies:
 
     def __init__(self) -> None:
         self.out_until: i64 = -1
-        self.used: set[int] = set()  # a second ACK with the same cookie must not open a second connection
+        self._period: i64 = 0
+        # A second ACK with the same cookie must not open a second connection; by the period of their use
+        self._used: set[int] = set()
+        self._used_before: set[int] = set()
 
     def outstanding(self, now: i64) -> bool:
         """Whether an ACK may carry a cookie of ours."""
-        if now < self.out_until:
-            return True
-        self.used.clear()
-        return False
+        return now < self.out_until
 
     def sent(self, now: i64) -> None:
         self.out_until = now + 2 * PERIOD
 
-    def use(self, key: i64, cookie: i64) -> bool:
-        """Take note of a good cookie. False if it was used before, or too many were to be remembered."""
+    def use(self, key: i64, cookie: i64, now: i64) -> bool:
+        """Take note of a good cookie. False if it was used before, or too many are to be remembered."""
+        period = now // PERIOD
+        if period != self._period:
+            self._used_before = self._used if period == self._period + 1 else set()
+            self._used = set()
+            self._period = period
         mark = (int(key) << 32) | int(cookie)
-        if mark in self.used or len(self.used) >= MAX_USED:
+        if mark in self._used or mark in self._used_before or len(self._used) >= MAX_USED:
             return False
-        self.used.add(mark)
+        self._used.add(mark)
         return True
 
 

@@ -21,6 +21,8 @@ REFUSED: Final = "refused"
 TIMED_OUT: Final = "timed-out"
 UNREAD_DATA: Final = "unread-data"  # closed by the user with data unread: RST (SHLD-3)
 LINGER_EXPIRED: Final = "linger-expired"
+REPLACED: Final = "replaced"  # in SYN-RECEIVED, by a new SYN of the peer
+TOO_MANY_ORPHANS: Final = "too-many-orphans"
 NOT_ACCEPTED: Final = "not-accepted"  # its listener closed first
 CLOSED_EARLY: Final = "closed-before-established"
 FIN_WAIT_2_EXPIRED: Final = "fin-wait-2-expired"
@@ -29,7 +31,6 @@ FIN_WAIT_2_EXPIRED: Final = "fin-wait-2-expired"
 def enter_closed(tcb: Tcb, reason: str, error: Exception | None) -> None:
     """Delete the TCB; enter CLOSED. ``error`` is what the user gets to see, None for an end that lost nothing."""
     if tcb.st in (SYN_SENT, SYN_RECEIVED):
-        tcb.route.connecting -= 1
         tcb.stack.counters.failed_opens += 1
         if tcb.listener is not None:
             tcb.listener.embryonic -= 1
@@ -88,7 +89,6 @@ def adopt(tcb: Tcb) -> None:
         stack.slots.append(tcb)
     stack.by_key[tcb.key] = tcb
     tcb.route.users += 1
-    tcb.route.connecting += 1
 
 
 def become_orphan(tcb: Tcb) -> bool:

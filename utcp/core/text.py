@@ -28,8 +28,6 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
     old: i64 = seq_sub(tcb.rcv_nxt, seq)
     if old > 0:
         tcb.ack_now = True
-        if old > n:
-            return  # step one let it pass for its ACK only
         seq = tcb.rcv_nxt
         start += old
         n -= old

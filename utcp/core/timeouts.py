@@ -6,7 +6,7 @@ import errno
 
 from mypy_extensions import i64
 
-from utcp.core.closing import abort
+from utcp.core.closing import abort, lost_data
 from utcp.core.congestion import on_retransmission_timeout
 from utcp.core.deadlines import earliest_deadline, give_up_at, start_retransmission_timer
 from utcp.core.output import send_probe, send_reset
@@ -31,7 +31,7 @@ def run_deadlines(tcb: Tcb) -> None:
         _on_persist_timeout(tcb)
     if tcb.linger_at <= now:
         stack.tell_timer(tcb.key, "linger")
-        abort(tcb, LINGER_EXPIRED, None)
+        abort(tcb, LINGER_EXPIRED, lost_data(tcb, "the linger time is over"))
     if tcb.keepalive_at <= now:
         _on_keepalive(tcb)
     if tcb.fin_wait_2_at <= now:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mypy_extensions import i64
 
-from utcp.core.states import State, legal_transition
+from utcp.core.states import SYN_SENT, State, legal_transition
 from utcp.core.tcb import Tcb
 
 
@@ -14,4 +14,8 @@ def set_state(tcb: Tcb, new: i64) -> None:
     if not legal_transition(old, new):
         raise RuntimeError(f"no transition leads from {State(old)} to {State(new)}")
     tcb.st = new
+    if new == SYN_SENT:
+        tcb.route.connecting += 1
+    elif old == SYN_SENT:
+        tcb.route.connecting -= 1
     tcb.stack.tell_state_change(tcb.key, old, new)

@@ -39,8 +39,8 @@ def advertised_timeout(tcb: Tcb) -> i64:
 def on_user_timeout_option(tcb: Tcb, seg: Segment) -> None:
     """USER_TIMEOUT = min(U_LIMIT, max(ADV_UTO, REMOTE_UTO, L_LIMIT)), unless the user has set one (RFC 5482 3.1)."""
     policy = tcb.policy
-    if seg.user_timeout <= 0 or not policy.user_timeout_option or policy.user_timeout >= 0:
-        return  # absent, or 0, which RFC 5482 2 reserves
     value: i64 = seg.user_timeout & (_MINUTES - 1)
+    if seg.user_timeout < 0 or value == 0 or not policy.user_timeout_option or policy.user_timeout >= 0:
+        return  # absent, or 0, which is reserved (RFC 5482 3.4)
     remote: i64 = value * (60 if seg.user_timeout & _MINUTES else 1) * _SECOND
     tcb.adopted_timeout = min(U_LIMIT, max(max(policy.r2, remote), L_LIMIT))  # noqa: PLW3301 - mypyc likes two

@@ -16,7 +16,6 @@ from utcp.wire.seq import MASK
 
 HEADER_SIZE: Final = 20
 MAX_HEADER_SIZE: Final = 60
-MAX_SACK_BLOCKS: Final = 4
 
 # Control bits (RFC 9293 3.1, RFC 3168)
 FIN: Final = 0x01
@@ -224,7 +223,7 @@ def write_syn_options(
 
 
 def write_user_timeout(w: BytesWriter, value: i64) -> None:
-    """Append the user timeout option (RFC 5482 2): 4 bytes."""
+    """Append the user timeout option (RFC 5482 3.3): 4 bytes."""
     write_i32_be(w, i32(s32((OPT_USER_TIMEOUT << 24) | (4 << 16) | (value & 0xFFFF))))
 
 
