@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of
 
 import utcp
+from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of
 from utcp.aio.addresses import Address
-from utcp.aio.datagrams import UdpSocket
+from utcp.aio.datagrams import Received, UdpSocket
 
 
 async def test_connect_without_awaiting() -> None:
@@ -56,7 +56,9 @@ async def test_server_and_clients_over_one_endpoint() -> None:
         server = await endpoint.create_server(Echo)
         port = endpoint.local_addr[1]
         assert server.sockets[0].getsockname() == (HOST, port)
-        second = await endpoint.create_server(Echo, port=81)
+        second = await endpoint.create_server(Echo, "localhost", 81)
+        with pytest.raises(ValueError, match="is not the endpoint's"):
+            await endpoint.create_server(Echo, "127.0.0.2", 82)
         for tcp_port in (port, 81):
             _, client = await endpoint.create_connection(Recorder, HOST, tcp_port, udp_port=port)
             client.transport.write(b"to myself")
@@ -94,6 +96,7 @@ async def test_aclose_flushes() -> None:
         assert len(server.data) == 2_000_000
         assert not endpoint.is_open
         assert endpoint.is_closing()
+        assert endpoint.stats().datagrams["receive_buffer"] > 0
 
 
 async def test_aclose_is_bounded() -> None:
@@ -338,6 +341,68 @@ async def test_an_idle_endpoint_sleeps() -> None:
         assert endpoint.stats().wakeups == before
         for client in clients:
             client.transport.abort()
+
+
+class Flood:
+    """A network on which there is always one more datagram."""
+
+    def __init__(self, inner: UdpSocket) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def receive(self) -> Received:
+        return Received(b"noise", 0, self.inner.local, ("127.0.0.2", 9))
+
+
+async def test_a_flood_stops_neither_timers_nor_the_loop() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind((HOST, 0))
+        endpoint = utcp.Endpoint(Flood(UdpSocket.bind(socket.AF_INET, (HOST, 0))))
+        silent.sendto(b"wake up", endpoint.local_addr)
+        with pytest.raises(TimeoutError):
+            await endpoint.create_connection(Recorder, *silent.getsockname(), connect_timeout=0.1)
+        await asyncio.sleep(0)
+        endpoint.abort()
+
+
+async def test_an_interrupt_in_a_callback_is_nobody_else_s_loss() -> None:
+    """KeyboardInterrupt leaves the loop; whoever was to be told in the same turn is told when it runs again."""
+
+    def run(port: int) -> list[str]:
+        class Interrupted(asyncio.Protocol):
+            def connection_lost(self, exc: BaseException | None) -> None:
+                raise KeyboardInterrupt
+
+        async def connect() -> tuple[utcp.Endpoint, list[Recorder]]:
+            endpoint = await utcp.Endpoint.create((HOST, 0))
+            recorders = [Recorder() for _ in range(3)]
+            endpoint.connect(Interrupted, (HOST, port), 7)
+            for recorder in recorders:
+                endpoint.connect(lambda recorder=recorder: recorder, (HOST, port), 7)  # type: ignore[misc]
+            return endpoint, recorders
+
+        async def wait() -> None:
+            for recorder in recorders:
+                assert isinstance(await recorder.lost, ConnectionRefusedError)
+
+        loop = asyncio.new_event_loop()
+        try:
+            endpoint, recorders = loop.run_until_complete(connect())
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_until_complete(asyncio.sleep(5))
+            loop.run_until_complete(wait())
+            loop.run_until_complete(endpoint.aclose())
+        finally:
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+        return [event for recorder in recorders for event in recorder.events]
+
+    async with serving(Echo) as port:
+        assert await asyncio.to_thread(run, port) == ["lost"] * 3
 
 
 async def test_two_loops_in_two_threads() -> None:

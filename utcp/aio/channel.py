@@ -187,7 +187,7 @@ class Channel:
 
     def call_again(self) -> None:
         """Tell it whatever there is to tell."""
-        self.context.run(self._on_ready, EVERYTHING)
+        self.context.run(self._on_ready, self.conn.take_ready() | EVERYTHING)
 
     def _on_ready(self, bits: int) -> None:
         self.busy = True
@@ -362,17 +362,19 @@ class Channel:
         """connection_lost, exactly once, and the protocol is let go of."""
         self.lost = True
         self.closing = True
-        waiter, self.waiter = self.waiter, None
-        if waiter is None:
-            self._tell_lost(error)
-        elif not waiter.done():  # create_connection: nobody has heard of this connection yet
-            waiter.set_exception(error or ConnectionAbortedError("Connection aborted"))
-        self.protocol = None
-        self.factory = None
-        if self.server is not None:
-            self.server.detach(self.transport)
-            self.server = None
         self.pump.channels -= 1
+        waiter, self.waiter = self.waiter, None
+        server, self.server = self.server, None
+        try:
+            if waiter is None:
+                self._tell_lost(error)
+            elif not waiter.done():  # create_connection: nobody has heard of this connection yet
+                waiter.set_exception(error or ConnectionAbortedError("Connection aborted"))
+        finally:
+            self.protocol = None
+            self.factory = None
+            if server is not None:
+                server.detach(self.transport)
 
     def _tell_lost(self, error: BaseException | None) -> None:
         try:

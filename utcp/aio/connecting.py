@@ -187,7 +187,7 @@ async def _connect(
         if error.errno is None:
             raise
         raise OSError(error.errno, f"Connect call failed {(where[0], port)}: {error.strerror}") from None
-    except asyncio.CancelledError:
+    except BaseException:
         transport.abort()
         raise
     return transport, transport.get_protocol()
@@ -218,16 +218,23 @@ async def _race(attempt: Attempt, addresses: list[Resolved], delay: float, all_e
             done, running = await asyncio.wait(
                 running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
+            winner: tuple[Transport, Any] | None = None
             for task in done:
                 error = task.exception()
-                if error is None:
-                    return task.result()
-                if not isinstance(error, OSError):
+                if isinstance(error, OSError):
+                    errors.append(error)
+                elif error is not None:
                     raise error
-                errors.append(error)
+                elif winner is None:
+                    winner = task.result()
+                else:
+                    task.result()[0].abort()
+            if winner is not None:
+                return winner
     finally:
         for task in running:
-            task.cancel()
+            if not task.cancel() and not task.cancelled() and task.exception() is None:
+                task.result()[0].abort()  # it had just succeeded
     raise _failure(errors, all_errors)
 
 

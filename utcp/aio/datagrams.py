@@ -134,10 +134,12 @@ class UdpSocket:
         "_gso_limits",
         "_loop",
         "_readable",
+        "_receive_buffer",
         "_receive_calls",
         "_recvmsg",
         "_reports",
         "_routes",
+        "_send_buffer",
         "_send_calls",
         "_send_failures",
         "_sock",
@@ -280,8 +282,8 @@ class UdpSocket:
             "send_calls": self._send_calls,
             "send_failures": self._send_failures,
             "receive_calls": self._receive_calls,
-            "receive_buffer": self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF),
-            "send_buffer": self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF),
+            "receive_buffer": self._receive_buffer,
+            "send_buffer": self._send_buffer,
         }
 
     def close(self) -> None:
@@ -299,8 +301,8 @@ class UdpSocket:
     # Setting up
 
     def _set_options(self, gro: bool) -> None:
-        self._enlarge(socket.SO_RCVBUF, SO_RCVBUFFORCE)
-        self._enlarge(socket.SO_SNDBUF, SO_SNDBUFFORCE)
+        self._receive_buffer = self._enlarge(socket.SO_RCVBUF, SO_RCVBUFFORCE)
+        self._send_buffer = self._enlarge(socket.SO_SNDBUF, SO_SNDBUFFORCE)
         if not LINUX:
             self._wildcard = False
             return
@@ -326,13 +328,13 @@ class UdpSocket:
             return False
         return True
 
-    def _enlarge(self, option: int, force: int) -> None:
-        """Ask for a large buffer; the privileged option is not bounded by the system's maximum."""
-        if LINUX and self._enable(socket.SOL_SOCKET, force, SOCKET_BUFFER):
-            return
+    def _enlarge(self, option: int, force: int) -> int:
+        """Ask for a large buffer, returning what was granted; the privileged option may exceed the system's maximum."""
         size = SOCKET_BUFFER
-        while size > 1 << 17 and not self._enable(socket.SOL_SOCKET, option, size):
-            size //= 2
+        if not (LINUX and self._enable(socket.SOL_SOCKET, force, size)):
+            while size > 1 << 17 and not self._enable(socket.SOL_SOCKET, option, size):
+                size //= 2
+        return self._sock.getsockopt(socket.SOL_SOCKET, option)
 
     # The way to a peer
 

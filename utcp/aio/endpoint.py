@@ -91,6 +91,7 @@ class Endpoint:
         self._configs: tuple[Config, Config] | None = None
         self._retiring = False
         self._closing = False
+        self._lingering = False
         self._closed_waiters: list[asyncio.Future[None]] = []
         self._shutdown_timer: asyncio.TimerHandle | None = None
         loops.register(self)
@@ -235,8 +236,8 @@ class Endpoint:
         for conn in self.engine.connections():
             if conn.context is not None:
                 conn.context.close()
-        self._shutdown_timer = self.loop.call_later(self.shutdown_timeout, self._abort_connections)
-        self._pump.when(lambda: self._pump.channels == 0, lambda: self._flushed(time_wait))
+        self._shutdown_timer = self.loop.call_later(self.shutdown_timeout, self._give_up, time_wait)
+        self._pump.when(lambda: self._pump.channels == 0, lambda: self._linger(time_wait))
 
     async def aclose(self, time_wait: TimeWait = "discard") -> None:
         """Close all servers and connections gracefully, wait for that, then close the socket.
@@ -300,8 +301,16 @@ class Endpoint:
         self._pump.open = False
         self._datagrams.abandon()
 
-    def _flushed(self, time_wait: TimeWait) -> None:
-        """Every transport has been told; FINs of the peers and TIME-WAIT may be left."""
+    def _give_up(self, time_wait: TimeWait) -> None:
+        """The time for an orderly end is over."""
+        self._abort_connections()
+        self._linger(time_wait)
+
+    def _linger(self, time_wait: TimeWait) -> None:
+        """All data and FINs are acknowledged. The peers' FINs and TIME-WAIT may be left."""
+        if self._lingering:
+            return
+        self._lingering = True
         if self._shutdown_timer is not None:
             self._shutdown_timer.cancel()
         engine = self.engine

@@ -15,7 +15,6 @@ from utcp.aio.addresses import Address
 from utcp.aio.channel import Channel
 from utcp.aio.datagrams import Datagrams
 from utcp.aio.transport import Transport
-from utcp.core.connection import Connection
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.states import CONNECTED
@@ -42,7 +41,6 @@ class Pump:
         "_context",
         "_datagrams",
         "_pumping",
-        "_ready",
         "_scheduled",
         "_timer",
         "_timer_at",
@@ -69,7 +67,6 @@ class Pump:
         self._datagrams = datagrams
         self._context = contextvars.copy_context()
         self._again: list[Channel] = []
-        self._ready: list[Connection] = []
         self._blocked: list[tuple[bytes, int, Address, Address]] = []
         self._calls = 0  # user calls since the last transmission
         self._conditions: list[tuple[Callable[[], bool], Callable[[], object]]] = []
@@ -161,10 +158,11 @@ class Pump:
         now = self.clock()
         buffers = segments = 0
         while self.open:
-            if buffers == RECEIVE_BUDGET and self._turns_behind < PATIENCE:
+            if buffers == RECEIVE_BUDGET:
                 self._turns_behind += 1
-                self.schedule()
-                return buffers
+                if self._turns_behind < PATIENCE:
+                    return buffers
+                break
             received = receive()
             if received is None:
                 break
@@ -213,21 +211,19 @@ class Pump:
         for listener in listeners:
             self._accept(listener)
         again = self._again
-        ready = self._ready
-        ready += engine.ready()
+        ready = engine.ready()
         if not again and not ready:
             return bool(listeners)
         self._again = []
-        self._ready = []
-        rest = iter(ready)
         try:
             for channel in again:
                 channel.call_again()
-            for conn in rest:
+            for conn in ready:
                 if conn.context is not None:
                     conn.context.call(conn.take_ready())
-        except BaseException:  # KeyboardInterrupt, SystemExit: the others get theirs when the loop runs again
-            self._ready.extend(rest)
+        except BaseException:  # KeyboardInterrupt, SystemExit: the others are told if the loop runs again
+            self._again += again
+            self._again += [conn.context for conn in ready if conn.context is not None]
             raise
         return True
 

@@ -211,6 +211,7 @@ async def create_server(
     if endpoint is not None:
         if sock is not None:
             raise ValueError("sock and endpoint can not be specified at the same time")
+        await _check_host(loop, host, endpoint)
         endpoints = [endpoint]
     elif sock is not None:
         if host is not None:
@@ -241,6 +242,15 @@ async def create_server(
     if start_serving:
         await server.start_serving()
     return server
+
+
+async def _check_host(loop: asyncio.AbstractEventLoop, host: object, endpoint: Endpoint) -> None:
+    """A host may be given beside an endpoint, but no other one than the endpoint's."""
+    own = endpoint.local_addr[0]
+    if isinstance(host, str) and host and host != own:
+        found = await resolve(loop, host, 0, family=endpoint.family)
+        if own not in {address.host for address in found}:
+            raise ValueError(f"host {host!r} is not the endpoint's, which is {own!r}")
 
 
 def _own_endpoint(datagrams: UdpSocket, config: Config | None) -> Endpoint:
