@@ -12,6 +12,7 @@ from utcp.aio import tls
 from utcp.aio.addresses import Address, Resolved, interleave, literal, resolve
 from utcp.aio.datagrams import UdpSocket
 from utcp.aio.endpoint import Endpoint
+from utcp.aio.hosts import Host, host_of
 from utcp.aio.loops import endpoints_of
 from utcp.aio.transport import ProtocolFactory, Transport
 from utcp.core.config import Config
@@ -80,7 +81,7 @@ async def create_connection(
 
         def attempt(address: Resolved) -> Coroutine[Any, Any, tuple[Transport, Any]]:
             where = address.at(address.port if udp_port is None else udp_port)
-            local = _local_for(address.family, locals_)
+            local = _local_for(host_of(loop), address.family, locals_)
             through = endpoint if endpoint is not None else _client_endpoint(loop, address.family)
             return _connect(through, protocol_factory, where, address.port, local, config)
 
@@ -128,19 +129,20 @@ def _own_endpoint(sock: socket.socket) -> Endpoint:
 def _client_endpoint(loop: asyncio.AbstractEventLoop, family: int) -> Endpoint:
     """The UDP socket that all clients of this loop share; it closes with the loop."""
     clients = endpoints_of(loop).clients
-    endpoint = clients.get(family)
+    host = host_of(loop)
+    endpoint = clients.get((host, family))
     if endpoint is None or endpoint.is_closing():
         wildcard = "0.0.0.0" if family == socket.AF_INET else "::"
-        datagrams = UdpSocket.bind(family, (wildcard, 0))
+        datagrams = host.bind(family, (wildcard, 0))
         try:
-            endpoint = clients[family] = Endpoint(datagrams)
+            endpoint = clients[host, family] = Endpoint(datagrams)
         except BaseException:
             datagrams.close()
             raise
     return endpoint
 
 
-def _local_for(family: int, candidates: list[Resolved] | None) -> Address | None:
+def _local_for(host: Host, family: int, candidates: list[Resolved] | None) -> Address | None:
     """The first local address of the right family that is ours."""
     if candidates is None:
         return None
@@ -149,8 +151,7 @@ def _local_for(family: int, candidates: list[Resolved] | None) -> Address | None
         if candidate.family != family:
             continue
         try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.bind(candidate.at(0))
+            host.check_local(family, candidate.at(0))
         except OSError as error:
             problems.append(_bind_error(error, (candidate.host, candidate.port)))
             continue

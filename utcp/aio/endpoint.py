@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import errno
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -16,6 +15,7 @@ from utcp.aio import loops
 from utcp.aio.addresses import Address, normal, resolve
 from utcp.aio.channel import Channel
 from utcp.aio.datagrams import Datagrams, UdpSocket
+from utcp.aio.hosts import host_of
 from utcp.aio.pump import Pump
 from utcp.aio.transport import ProtocolFactory, Transport
 from utcp.core.config import Config
@@ -76,17 +76,20 @@ class Endpoint:
         loop: asyncio.AbstractEventLoop | None = None,
         config: Config | None = None,
         observer: Observer | None = None,
-        clock: Callable[[], int] = time.monotonic_ns,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         """Connections over ``datagrams``, in ``loop`` (the running one by default).
 
         ``config`` holds for all of them, except that Nagle's algorithm is off, as in asyncio
-        (``transport.set_option("nodelay", False)`` turns it on). ``clock`` gives monotonic nanoseconds.
+        (``transport.set_option("nodelay", False)`` turns it on). ``clock`` gives monotonic nanoseconds,
+        by default of the host.
         """
         self.loop = loop if loop is not None else asyncio.get_running_loop()
+        self.host = host_of(self.loop)
         self._datagrams = datagrams
-        self.engine = Engine(without_nagle(config or Config()), mtu=datagrams.mtu, observer=observer)
-        self._pump = Pump(self.loop, datagrams, self.engine, clock)
+        secret = self.host.engine_secret()
+        self.engine = Engine(without_nagle(config or Config()), secret=secret, mtu=datagrams.mtu, observer=observer)
+        self._pump = Pump(self.loop, datagrams, self.engine, clock or self.host.clock)
         self._servers: dict[int, Server] = {}  # by TCP port
         self._configs: tuple[Config, Config] | None = None
         self._retiring = False
@@ -118,12 +121,12 @@ class Endpoint:
         if sock is not None and local_addr is not None:
             raise ValueError("local_addr and sock can not be specified at the same time")
         if sock is not None:
-            datagrams = UdpSocket(sock, gso=gso, gro=gro)
+            datagrams: Datagrams = UdpSocket(sock, gso=gso, gro=gro)
         else:
             host, port = local_addr or ("::" if family == socket.AF_INET6 else "0.0.0.0", 0)
             loop = asyncio.get_running_loop()
             address = (await resolve(loop, host or None, port, family=family, flags=socket.AI_PASSIVE))[0]
-            datagrams = UdpSocket.bind(
+            datagrams = host_of(loop).bind(
                 address.family, address.at(address.port), reuse_port=reuse_port, gso=gso, gro=gro
             )
         try:

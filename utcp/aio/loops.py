@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 
 from utcp.aio.addresses import Address
+from utcp.aio.hosts import Host
 
 if TYPE_CHECKING:
     from utcp.aio.endpoint import Endpoint
@@ -28,9 +29,9 @@ class LoopEndpoints:
     """All open endpoints of one event loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.endpoints: set[Endpoint] = set()
-        self.clients: dict[int, Endpoint] = {}  # shared by all client connections, by address family
-        self.servers: dict[Address, Endpoint] = {}  # shared by servers on one UDP address
+        self.endpoints: dict[Endpoint, None] = {}  # in the order of their making
+        self.clients: dict[tuple[Host, int], Endpoint] = {}  # shared by all clients of a host, by address family
+        self.servers: dict[tuple[Host, Address], Endpoint] = {}  # shared by servers on one UDP address
         self._guard: AsyncGenerator[None, None] | None = None
         self._close_with(loop)
 
@@ -97,7 +98,7 @@ def endpoints_of(loop: asyncio.AbstractEventLoop) -> LoopEndpoints:
 def register(endpoint: Endpoint) -> None:
     """An endpoint was opened."""
     found = endpoints_of(endpoint.loop)
-    found.endpoints.add(endpoint)
+    found.endpoints[endpoint] = None
     if endpoint.loop.is_running():
         found.guard()
 
@@ -105,9 +106,9 @@ def register(endpoint: Endpoint) -> None:
 def unregister(endpoint: Endpoint) -> None:
     """An endpoint has closed its socket."""
     found = endpoints_of(endpoint.loop)
-    found.endpoints.discard(endpoint)
-    found.clients = {family: shared for family, shared in found.clients.items() if shared is not endpoint}
-    found.servers = {address: shared for address, shared in found.servers.items() if shared is not endpoint}
+    found.endpoints.pop(endpoint, None)
+    found.clients = {key: shared for key, shared in found.clients.items() if shared is not endpoint}
+    found.servers = {key: shared for key, shared in found.servers.items() if shared is not endpoint}
 
 
 async def shutdown() -> None:

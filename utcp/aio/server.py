@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from utcp.aio import tls
 from utcp.aio.addresses import resolve
-from utcp.aio.datagrams import UdpSocket
+from utcp.aio.datagrams import Datagrams, UdpSocket
 from utcp.aio.endpoint import Endpoint
+from utcp.aio.hosts import host_of
 from utcp.aio.loops import endpoints_of
 from utcp.aio.transport import ProtocolFactory
 from utcp.core.config import Config
@@ -66,7 +67,7 @@ class Server(asyncio.AbstractServer):
         self._backlog = backlog
         self._config = config
         self._listeners: list[tuple[Endpoint, Listener]] = []
-        self._clients: set[Transport] = set()
+        self._clients: dict[Transport, None] = {}  # in the order of their coming
         self._serving_forever: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = []
 
@@ -152,10 +153,10 @@ class Server(asyncio.AbstractServer):
         await self.wait_closed()
 
     def attach(self, transport: Transport) -> None:
-        self._clients.add(transport)
+        self._clients[transport] = None
 
     def detach(self, transport: Transport) -> None:
-        self._clients.discard(transport)
+        self._clients.pop(transport, None)
         self._wake_up()
 
     def _wake_up(self) -> None:
@@ -253,7 +254,7 @@ async def _check_host(loop: asyncio.AbstractEventLoop, host: object, endpoint: E
             raise ValueError(f"host {host!r} is not the endpoint's, which is {own!r}")
 
 
-def _own_endpoint(datagrams: UdpSocket, config: Config | None) -> Endpoint:
+def _own_endpoint(datagrams: Datagrams, config: Config | None) -> Endpoint:
     try:
         return Endpoint(datagrams, config=config)
     except BaseException:
@@ -266,10 +267,11 @@ def _shared_endpoint(
 ) -> Endpoint:
     """The loop's endpoint on a UDP address, made if there is none."""
     shared = endpoints_of(loop).servers
-    endpoint = shared.get(where)
+    host = host_of(loop)
+    endpoint = shared.get((host, where))
     if endpoint is None or endpoint.is_closing():
-        endpoint = _own_endpoint(UdpSocket.bind(family, where, reuse_port=reuse_port), config)
-        shared[endpoint.local_addr] = endpoint
+        endpoint = _own_endpoint(host.bind(family, where, reuse_port=reuse_port), config)
+        shared[host, endpoint.local_addr] = endpoint
     return endpoint
 
 
