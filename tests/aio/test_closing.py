@@ -7,9 +7,9 @@ import logging
 import socket
 
 import pytest
-from aio.protocols import HOST, Accepted, Echo, Recorder, pair, serving, transport_of
 
 import utcp
+from aio.protocols import HOST, Accepted, Echo, Recorder, pair, serving, transport_of
 from utcp.wire.segment import ACK, RST, Segment, decode
 
 

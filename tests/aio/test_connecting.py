@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
 
 import utcp
+from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
 
 
 @pytest.fixture

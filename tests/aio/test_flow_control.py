@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from aio.protocols import HOST, Accepted, pair, serving, transport_of, until
 
 import utcp
+from aio.protocols import HOST, Accepted, pair, serving, transport_of, until
 
 SMALL = utcp.Config(receive_buffer=100_000)
 

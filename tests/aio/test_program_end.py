@@ -9,9 +9,9 @@ import textwrap
 import time
 
 import pytest
-from aio.protocols import HOST, Accepted, Recorder, serving
 
 import utcp
+from aio.protocols import HOST, Accepted, Recorder, serving
 
 
 async def run(program: str, *arguments: object) -> tuple[int, str, str]:

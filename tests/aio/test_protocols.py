@@ -7,9 +7,9 @@ import contextvars
 from typing import Any
 
 import pytest
-from aio.protocols import HOST, Accepted, Echo, Recorder, pair, serving, transport_of
 
 import utcp
+from aio.protocols import HOST, Accepted, Echo, Recorder, pair, serving, transport_of
 
 
 async def test_echo() -> None:

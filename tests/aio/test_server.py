@@ -9,9 +9,9 @@ import socket
 from typing import Any
 
 import pytest
-from aio.protocols import HOST, Accepted, Echo, Recorder, transport_of, until
 
 import utcp
+from aio.protocols import HOST, Accepted, Echo, Recorder, transport_of, until
 
 
 async def test_sockets_and_ports() -> None:

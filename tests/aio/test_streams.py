@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from aio.protocols import HOST, until
 
 import utcp
+from aio.protocols import HOST, until
 
 Handler = Callable[[utcp.StreamReader, utcp.StreamWriter], Awaitable[None]]
 
