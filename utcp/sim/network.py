@@ -1,4 +1,6 @@
-"""A seeded network of engines in virtual time.
+"""A seeded network of hosts in virtual time.
+
+With engines and applications that are functions:
 
 ```python
 net = Network(seed=7, delay=0.01, loss=0.3)
@@ -8,52 +10,53 @@ connection = client.connect(server, 80, on_client_ready)
 net.run_until(lambda: connection.closed)
 ```
 
+With asyncio programs, see ``utcp.sim.run``.
+
 What happens to a segment (never to a train of them: fate strikes singly) is drawn from one `random.Random(seed)`,
-so a seed reproduces a failure exactly. Nothing sleeps: time jumps from event to event. An application is a
-function called with its connection and the readiness bits that are new, as a driver of real sockets would do it.
+so a seed reproduces a failure exactly. Nothing sleeps: time jumps from event to event.
 """
 
 from __future__ import annotations
 
-import hashlib
 import heapq
+import ipaddress
+import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from utcp.aio.addresses import Address, is_loopback
 from utcp.core.config import Config
-from utcp.core.connection import Connection
 from utcp.core.engine import Engine
-from utcp.core.listener import Listener
 from utcp.core.observer import Observer
+from utcp.sim.host import Host
+from utcp.sim.link import DRAWS, SECOND, Fate, Lane, Link
 from utcp.wire.segment import Segment, decode
 
-SECOND = 1_000_000_000
+if TYPE_CHECKING:
+    from utcp.sim.loop import SimLoop
 
-App = Callable[[Connection, int], None]
-"""Called with a connection and its new readiness bits (see docs/engine.md)."""
-
-
-class Fate(StrEnum):
-    """What the network did to a segment."""
-
-    DELIVERED = "delivered"
-    DUPLICATED = "duplicated"
-    LOST = "lost"
-    DROPPED = "dropped"  # by a rule
-    PARTITIONED = "partitioned"
+_WITHIN_A_HOST = Link(delay=0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """One segment handed to the network: when (ns), from which host to which, its bytes, and what became of it."""
+    """One segment handed to the network: when (ns), from which host to which, its bytes, and what became of it.
+
+    ``source`` and ``destination`` are the UDP addresses (host, port) of an asyncio program's segment; segments
+    between bare engines have none.
+    """
 
     sent_at: int
     src: str
     dst: str
     payload: bytes
     fate: Fate
+    source: Address | None = None
+    destination: Address | None = None
 
     @property
     def segment(self) -> Segment:
@@ -71,80 +74,11 @@ class _DropRule:
     left: int  # how many more it may drop; below 0: no limit
 
 
-class Host:
-    """An engine in the network, and the applications on it. Made by `Network.host`."""
+class Network(Link):
+    """Hosts, and what lies between any two of them that have no link of their own: the network is that link itself.
 
-    def __init__(self, network: Network, name: str, engine: Engine) -> None:
-        self.network = network
-        self.name = name
-        self.engine = engine
-        self._accept: dict[Listener, Callable[[Connection], App | None]] = {}
-
-    def __repr__(self) -> str:
-        return f"<Host {self.name}>"
-
-    def path_to(self, peer: Host) -> int:
-        """The engine's number for the path from here to ``peer``."""
-        return self.engine.path(self.name, peer.name)
-
-    def connect(
-        self, peer: Host, port: int, app: App | None = None, *, local_port: int = 0, config: Config | None = None
-    ) -> Connection:
-        """Open a connection to a port of ``peer``; ``app`` is kept in ``connection.context``. Raises OSError
-        as `Engine.connect` does."""
-        now = self.network.now
-        connection = self.engine.connect(self.path_to(peer), port, now, local_port=local_port, config=config)
-        connection.context = app
-        return connection
-
-    def listen(
-        self,
-        port: int,
-        accept: Callable[[Connection], App | None] = lambda _connection: None,
-        *,
-        backlog: int = 128,
-        config: Config | None = None,
-    ) -> Listener:
-        """Listen on a port. Every accepted connection is given to ``accept``, which returns its application.
-        Raises OSError as `Engine.listen` does."""
-        listener = self.engine.listen(port, self.network.now, backlog, config)
-        self._accept[listener] = accept
-        return listener
-
-    def pump(self) -> None:
-        """Run the applications on what is ready and hand what is due to the network, until both have settled."""
-        engine, network = self.engine, self.network
-        while True:
-            for listener in engine.ready_listeners():
-                self._accept_from(listener)
-            ready = engine.ready()
-            for connection in ready:
-                bits = connection.take_ready()
-                if connection.context is not None:
-                    connection.context(connection, bits)
-            trains = engine.transmit(network.now)
-            for train in trains:
-                local, peer = engine.path_addresses(train.path)
-                for datagram in train.datagrams():
-                    network.send(str(local), str(peer), datagram)
-            if not ready and not trains:
-                return
-
-    def _accept_from(self, listener: Listener) -> None:
-        connection = listener.accept()
-        while connection is not None:
-            connection.context = self._accept[listener](connection)
-            connection = listener.accept()
-
-
-class Network:
-    """Hosts, and what lies between any two of them: the same in each direction.
-
-    Times are in seconds: ``delay`` one way, plus a share of ``jitter`` drawn for each segment, which alone never
-    reorders. ``loss``, ``duplicate`` and ``reorder`` are probabilities for each segment; a reordered segment is
-    held back for up to four times ``delay + jitter`` more, so that later ones overtake it.
-    ``check`` is called with the engine of a host after each of its steps (say, to assert invariants).
-    All of these may be changed while the network runs. Raises ValueError for what is no probability or duration.
+    ``start`` is the first instant (ns). ``check`` is called with the engine of a host after each step of a bare
+    engine (say, to assert invariants). ``record=False`` keeps no trace of the segments, only their counts.
     """
 
     def __init__(
@@ -153,63 +87,93 @@ class Network:
         *,
         delay: float = 0.01,
         jitter: float = 0.0,
+        rate: float = 0.0,
+        queue: int = 262_144,
         loss: float = 0.0,
+        corrupt: float = 0.0,
         duplicate: float = 0.0,
         reorder: float = 0.0,
         start: int = 0,
+        record: bool = True,
         check: Callable[[Engine], None] | None = None,
     ) -> None:
-        for name, value in (("loss", loss), ("duplicate", duplicate), ("reorder", reorder)):
-            if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name}: {value} is not in [0, 1]")
-        for name, value in (("delay", delay), ("jitter", jitter)):
-            if not value >= 0.0:
-                raise ValueError(f"{name}: {value} is not a duration in seconds")
+        super().__init__(delay, jitter, rate, queue, loss, corrupt, duplicate, reorder)
         self.seed = seed
-        self.delay = delay
-        self.jitter = jitter
-        self.loss = loss
-        self.duplicate = duplicate
-        self.reorder = reorder
         self.check = check
         self.now = start
         """The instant it is everywhere, in nanoseconds."""
         self.hosts: dict[str, Host] = {}
         self.trace: list[Packet] = []
         """Every segment sent, in order."""
+        self.counts: Counter[Fate] = Counter()
+        """How many segments met which fate."""
+        self.loop: SimLoop | None = None
+        """The event loop of asyncio programs, while `run` runs."""
+        self._record = record
         self._random = random.Random(seed)
-        self._in_flight: list[tuple[int, int, str, str, bytes]] = []  # a heap: (arrival, serial, src, dst, payload)
+        self._events: list[tuple[int, int, Callable[[], None]]] = []  # a heap: (instant, serial, what happens)
         self._serial = 0
-        self._last_arrival: dict[tuple[str, str], int] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        self._lanes: dict[tuple[str, str], Lane] = {}
+        self._addresses: dict[str, Host] = {}
         self._drop_rules: list[_DropRule] = []
         self._partitions: set[frozenset[str]] = set()
 
-    # --- hosts ---------------------------------------------------------------------------------------------
+    # --- hosts and links -----------------------------------------------------------------------------------
 
     def host(
-        self, name: str, config: Config | None = None, *, mtu: int = 1500, observer: Observer | None = None
+        self,
+        name: str,
+        config: Config | None = None,
+        *,
+        address: str | None = None,
+        mtu: int = 1500,
+        observer: Observer | None = None,
     ) -> Host:
-        """A new host. Its engine's secret follows from the seed and the name. Raises ValueError when the name is
-        taken."""
+        """A new host. ``name`` is what programs on any host may connect to, and so is ``address``, an IPv4 or
+        IPv6 address (10.0.0.1, 10.0.0.2 ... by default). ``config`` and ``observer`` are those of its bare engine.
+
+        All its secrets follow from the seed and the name. Raises ValueError when the name or the address is taken
+        or no address.
+        """
         if name in self.hosts:
             raise ValueError(f"there is a host {name!r} already")
-        secret = hashlib.blake2b(f"{self.seed} {name}".encode(), digest_size=32).digest()
-        host = Host(self, name, Engine(config, secret=secret, mtu=mtu, observer=observer))
-        self.hosts[name] = host
+        own = self._free_address() if address is None else str(ipaddress.ip_address(address))
+        if own in self._addresses or is_loopback(own):
+            raise ValueError(f"the address {own} is taken")
+        host = Host(self, name, own, config, mtu, observer)
+        self.hosts[name] = self._addresses[own] = host
         return host
+
+    def _free_address(self) -> str:
+        numbers = itertools.count(int(ipaddress.IPv4Address("10.0.0.1")))
+        return next(text for number in numbers if (text := str(ipaddress.IPv4Address(number))) not in self._addresses)
+
+    def link(self, one: Host, other: Host, *, one_way: bool = False, **changes: Any) -> Link:
+        """Give these two a link of their own: the network's present values, but for ``changes`` (fields of `Link`).
+
+        It holds in both directions, or with ``one_way`` from ``one`` to ``other``. Raises ValueError as `Link`
+        does, TypeError for what is no field of it.
+        """
+        values = {name: getattr(self, name) for name in Link.__dataclass_fields__}
+        link = Link(**{**values, **changes})
+        self._links[one.name, other.name] = link
+        if not one_way:
+            self._links[other.name, one.name] = link
+        return link
 
     # --- time ----------------------------------------------------------------------------------------------
 
-    def step(self) -> bool:
+    def step(self, limit: int | None = None) -> bool:
         """Do what comes next: what the hosts have pending, then one arrival or one host's timers, at its instant.
-        False, with nothing done, when nothing will ever happen again."""
+        False, with nothing done, when nothing will ever happen again, or not until the instant ``limit`` (ns)."""
         acted = self._pump_pending()
         next_at = self.next_event()
-        if next_at is None:
+        if next_at is None or (limit is not None and next_at > limit):
             return acted
         self.now = max(self.now, next_at)
-        if self._in_flight and self._in_flight[0][0] <= self.now:
-            self._deliver()
+        if self._events and self._events[0][0] <= self.now:
+            heapq.heappop(self._events)[2]()
         else:
             self._handle_timeouts()
         return True
@@ -219,12 +183,9 @@ class Network:
         returned, when nothing is left to happen or ``limit`` seconds from now have passed."""
         deadline = goal if isinstance(goal, int) else self.now + round(limit * SECOND)
         while isinstance(goal, int) or not goal():
-            self._pump_pending()
-            next_at = self.next_event()
-            if next_at is None or next_at > deadline:
+            if not self.step(deadline):
                 self.now = max(self.now, deadline) if isinstance(goal, int) else self.now
                 return isinstance(goal, int)
-            self.step()
         return True
 
     def run_for(self, seconds: float) -> None:
@@ -237,10 +198,11 @@ class Network:
         return self.next_event() is None
 
     def next_event(self) -> int | None:
-        """When the next segment arrives or the next timer fires (ns), or None. Pending output does not count."""
-        instants = [at for host in self.hosts.values() if (at := host.engine.next_timeout()) is not None]
-        if self._in_flight:
-            instants.append(self._in_flight[0][0])
+        """When the next segment arrives or the next timer of a bare engine fires (ns), or None. Pending output
+        does not count."""
+        instants = [at for engine in self._engines() if (at := engine.next_timeout()) is not None]
+        if self._events:
+            instants.append(self._events[0][0])
         return min(instants, default=None)
 
     # --- faults --------------------------------------------------------------------------------------------
@@ -253,34 +215,62 @@ class Network:
         """Nothing gets through between these two until they are healed; what is under way is lost too."""
         self._partitions.add(frozenset((one.name, other.name)))
 
-    def heal(self, one: Host, other: Host) -> None:
-        """End a partition."""
-        self._partitions.discard(frozenset((one.name, other.name)))
+    def heal(self, *pair: Host) -> None:
+        """End the partition between two hosts, or without arguments all of them."""
+        if pair:
+            self._partitions.discard(frozenset(host.name for host in pair))
+        else:
+            self._partitions.clear()
+
+    def replay(self, packet: Packet, after: float = 0.0) -> None:
+        """Deliver a copy of a segment seen earlier, ``after`` seconds from now: an old duplicate."""
+        self._at(self.now + round(after * SECOND), partial(self._replay, packet))
 
     # --- segments ------------------------------------------------------------------------------------------
 
     def send(self, src: str, dst: str, payload: bytes) -> None:
-        """Hand the network one datagram; it meets its fate."""
-        lost, doubled, *held = (self._random.random() for _ in range(6))
-        packet = Packet(self.now, src, dst, payload, Fate.DELIVERED)
-        fate = Fate.DELIVERED
-        if frozenset((src, dst)) in self._partitions:
-            fate = Fate.PARTITIONED
-        elif self._drops(packet):
-            fate = Fate.DROPPED
-        elif lost < self.loss:
-            fate = Fate.LOST
-        elif doubled < self.duplicate:
-            fate = Fate.DUPLICATED
-        self.trace.append(Packet(self.now, src, dst, payload, fate))
-        if fate in (Fate.DELIVERED, Fate.DUPLICATED):
-            self._schedule(src, dst, payload, held[0], held[1])
-        if fate is Fate.DUPLICATED:
-            self._schedule(src, dst, payload, held[2], held[3])
+        """Hand the network one segment of a bare engine; it meets its fate."""
+        self._carry(Packet(self.now, src, dst, payload, Fate.DELIVERED), self._links.get((src, dst), self))
+
+    def send_datagram(self, host: Host, source: Address, destination: Address, payload: bytes) -> None:
+        """Hand the network one datagram of a socket on ``host``; it meets its fate."""
+        to = host if is_loopback(destination[0]) else self._addresses.get(destination[0])
+        dst = to.name if to is not None else str(destination[0])
+        packet = Packet(self.now, host.name, dst, payload, Fate.DELIVERED, source, destination)
+        within = _WITHIN_A_HOST if to is host else self
+        self._carry(packet, self._links.get((host.name, dst), within))
+
+    def refuse(self, packet: Packet) -> None:
+        """Nobody has the UDP port that a segment came to: tell its sender, as ICMP would."""
+        link = _WITHIN_A_HOST if packet.src == packet.dst else self._links.get((packet.dst, packet.src), self)
+        self._at(self.now + round(link.delay * SECOND), partial(self._report, packet))
 
     def ladder(self, last: int = 100) -> str:
         """The last segments sent, one a line: what a failed test prints."""
         return "\n".join([f"seed {self.seed}", *map(str, self.trace[-last:])])
+
+    def _carry(self, packet: Packet, link: Link) -> None:
+        draws = [self._random.random() for _ in range(DRAWS)]
+        arrivals: list[int] = []
+        host = self.hosts.get(packet.dst)
+        if host is None or not host.up:
+            fate = Fate.UNREACHABLE
+        elif self._partitioned(packet):
+            fate = Fate.PARTITIONED
+        elif self._drops(packet):
+            fate = Fate.DROPPED
+        else:
+            lane = self._lanes.setdefault((packet.src, packet.dst), Lane())
+            fate, arrivals = link.carry(lane, len(packet.payload), self.now, draws)
+        packet = packet if fate is Fate.DELIVERED else replace(packet, fate=fate)
+        self._note(packet)
+        for arrival in arrivals:
+            self._at(arrival, partial(self._deliver, packet))
+
+    def _note(self, packet: Packet) -> None:
+        self.counts[packet.fate] += 1
+        if self._record:
+            self.trace.append(packet)
 
     def _drops(self, packet: Packet) -> bool:
         for rule in self._drop_rules:
@@ -289,28 +279,43 @@ class Network:
                 return True
         return False
 
-    def _schedule(self, src: str, dst: str, payload: bytes, reordered: float, share: float) -> None:
-        """Put a segment on its way; ``reordered`` and ``share`` are drawn from [0, 1)."""
-        if reordered < self.reorder:
-            extra = self.jitter + share * 4 * (self.delay + self.jitter)
-            arrival = self.now + round((self.delay + extra) * SECOND)
-        else:
-            arrival = self.now + round((self.delay + share * self.jitter) * SECOND)
-            arrival = max(arrival, self._last_arrival.get((src, dst), 0))
-            self._last_arrival[src, dst] = arrival
-        self._serial += 1
-        heapq.heappush(self._in_flight, (arrival, self._serial, src, dst, payload))
+    def _partitioned(self, packet: Packet) -> bool:
+        return frozenset((packet.src, packet.dst)) in self._partitions
 
-    def _deliver(self) -> None:
-        _, _, src, dst, payload = heapq.heappop(self._in_flight)
-        host = self.hosts.get(dst)
-        if host is None or frozenset((src, dst)) in self._partitions:
+    # --- events --------------------------------------------------------------------------------------------
+
+    def _at(self, instant: int, event: Callable[[], None]) -> None:
+        self._serial += 1
+        heapq.heappush(self._events, (instant, self._serial, event))
+
+    def _deliver(self, packet: Packet) -> None:
+        host = self.hosts.get(packet.dst)
+        if host is None or not host.up or self._partitioned(packet):
             return
-        host.engine.receive(host.engine.path(dst, src), payload, self.now)
+        if packet.destination is not None:
+            host.deliver(packet)
+            return
+        engine = host.engine
+        engine.receive(engine.path(packet.dst, packet.src), packet.payload, self.now)
         self._after_step(host)
+
+    def _replay(self, packet: Packet) -> None:
+        packet = replace(packet, sent_at=self.now, fate=Fate.REPLAYED)
+        self._note(packet)
+        self._deliver(packet)
+
+    def _report(self, packet: Packet) -> None:
+        host = self.hosts.get(packet.src)
+        if host is not None and host.up and not self._partitioned(packet):
+            host.refused(packet)
+
+    def _engines(self) -> list[Engine]:
+        return [host.engine for host in self.hosts.values() if host.has_engine]
 
     def _handle_timeouts(self) -> None:
         for host in self.hosts.values():
+            if not host.has_engine:
+                continue
             deadline = host.engine.next_timeout()
             if deadline is not None and deadline <= self.now:
                 host.engine.handle_timeout(self.now)
@@ -318,7 +323,7 @@ class Network:
 
     def _pump_pending(self) -> bool:
         """Send what user calls made since the last step have left to be sent."""
-        pending = [host for host in self.hosts.values() if host.engine.pending()]
+        pending = [host for host in self.hosts.values() if host.has_engine and host.engine.pending()]
         for host in pending:
             self._after_step(host)
         return bool(pending)
