@@ -268,6 +268,7 @@ def test_growing_and_shrinking_lose_nothing() -> None:
         if i % 1000 == 0:
             assert all(table.snd_nxt(table.find(keys[j])) == j for j in range(0, i, 97))
     assert sorted(table.keys()) == sorted(keys)
+    assert max(Counter(table._buckets._bucket(key) for key in keys).values()) <= 10  # as many buckets as it takes
     for i, key in enumerate(keys):
         if i % 1000 == 0:
             assert all(table.snd_nxt(table.find(keys[j])) == j for j in range(i, len(keys), 97))
@@ -324,6 +325,19 @@ def test_restarting_again_and_again_takes_no_memory() -> None:
         table.restart(table.find(i % 3), T0 + i)
     assert table.memory() == before
     assert len(table) == 3
+
+
+def test_coming_and_going_takes_no_memory() -> None:
+    table = TimeWaitTable(1)
+    insert(table, 0, Record(duration=1 << 60))
+    held = set()
+    for key in range(1, 8000):
+        insert(table, key, Record())
+        if key > 10:
+            assert table.pop_expired(T0 + MSL2) == key - 10
+        held.add(table.memory())
+    assert max(held) - min(held) < 1024 * 50  # a second page, and never a third
+    assert table.memory() in sorted(held)[:2]
 
 
 def test_a_few_long_lived_records_do_not_hold_on_to_all_memory() -> None:

@@ -201,6 +201,25 @@ def test_memory_is_given_back() -> None:
         tracemalloc.stop()
 
 
+def test_standing_time_holds_no_memory() -> None:
+    """Entries that are due at once, one after the other, while an entry of the same tick waits."""
+    wheel = TimerWheel()
+    now = 10 * TICK
+    wheel.collect(now)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for slot in range(2000):
+            wheel.insert(now, slot)
+            assert due(wheel, now) == [(now, slot)]
+            if slot == 1000:
+                wheel.insert(now + 1, -1)
+        assert tracemalloc.get_traced_memory()[0] - before < 8000  # of 32,000 that went through
+        assert due(wheel, now + 1) == [(now + 1, -1)]
+    finally:
+        tracemalloc.stop()
+
+
 @given(STARTS, st.lists(DISTANCES, max_size=50), st.lists(st.integers(0, 61).map(lambda bits: 1 << bits), max_size=8))
 def test_everything_comes_exactly_once_and_in_order(start: int, distances: list[int], steps: list[int]) -> None:
     wheel = TimerWheel()
