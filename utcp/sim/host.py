@@ -37,7 +37,14 @@ class Host:
     """
 
     def __init__(
-        self, network: Network, name: str, address: str, config: Config | None, mtu: int, observer: Observer | None
+        self,
+        network: Network,
+        name: str,
+        address: str,
+        config: Config | None,
+        mtu: int,
+        observer: Observer | None,
+        isn: Callable[[int, int, int], int] | None,
     ) -> None:
         self.network = network
         self.name = name
@@ -47,6 +54,7 @@ class Host:
         """From its start, or last restart, to its crash."""
         self._config = config
         self._observer = observer
+        self._isn = isn
         self._engine: Engine | None = None
         self._accept: dict[Listener, Callable[[Connection], App | None]] = {}
 
@@ -127,7 +135,7 @@ class Host:
         """The bare engine, made when somebody asks for it."""
         if self._engine is None:
             secret = self.secret(f" {self.life.number}" if self.life.number else "")
-            self._engine = Engine(self._config, secret=secret, mtu=self.mtu, observer=self._observer)
+            self._engine = Engine(self._config, secret=secret, isn=self._isn, mtu=self.mtu, observer=self._observer)
         return self._engine
 
     @property

@@ -129,9 +129,11 @@ class Network(Link):
         address: str | None = None,
         mtu: int = 1500,
         observer: Observer | None = None,
+        isn: Callable[[int, int, int], int] | None = None,
     ) -> Host:
         """A new host. ``name`` is what programs on any host may connect to, and so is ``address``, an IPv4 or
-        IPv6 address (10.0.0.1, 10.0.0.2 ... by default). ``config`` and ``observer`` are those of its bare engine.
+        IPv6 address (10.0.0.1, 10.0.0.2 ... by default). ``config``, ``observer`` and ``isn`` are those of its bare
+        engine (see docs/engine.md).
 
         All its secrets follow from the seed and the name. Raises ValueError when the name or the address is taken
         or no address.
@@ -141,7 +143,7 @@ class Network(Link):
         own = self._free_address() if address is None else str(ipaddress.ip_address(address))
         if own in self._addresses or is_loopback(own):
             raise ValueError(f"the address {own} is taken")
-        host = Host(self, name, own, config, mtu, observer)
+        host = Host(self, name, own, config, mtu, observer, isn)
         self.hosts[name] = self._addresses[own] = host
         return host
 
