@@ -46,6 +46,8 @@ async def test_connect_with_arguments_that_make_no_sense() -> None:
             endpoint.connect(Recorder, ("localhost", 9))
         with pytest.raises(ValueError, match="port"):
             endpoint.connect(Recorder, (HOST, 9), 0)
+        with pytest.raises(OSError, match="is not the endpoint's address"):
+            endpoint.connect(Recorder, (HOST, 9), local_addr=("127.0.0.2", 0))
         assert endpoint.stats().states == {}
     with pytest.raises(RuntimeError, match="Endpoint is closed"):
         endpoint.connect(Recorder, (HOST, 9))

@@ -167,7 +167,7 @@ class Endpoint:
         if local_addr is not None:
             local_port = local_addr[1]
             if local_addr[0]:
-                local = (normal(local_addr)[0], local[1])
+                local = self._own(normal(local_addr)[0])
         conn = engine.connect(
             engine.path(local, peer),
             peer[1] if port is None else port,
@@ -178,6 +178,13 @@ class Endpoint:
         transport = Transport(Channel(pump, conn, protocol_factory, contextvars.copy_context(), None, waiter))
         pump.touch()
         return transport
+
+    def _own(self, host: str) -> Address:
+        """Our UDP address on a local host of the user's choice."""
+        bound, udp_port = self.local_addr[:2]
+        if host != bound and bound not in ("0.0.0.0", "::"):
+            raise OSError(errno.EADDRNOTAVAIL, f"{host!r} is not the endpoint's address, which is {bound!r}")
+        return (host, udp_port)
 
     async def create_connection(
         self, protocol_factory: ProtocolFactory, host: str | None = None, port: int | None = None, **kwargs: Any
