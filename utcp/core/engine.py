@@ -267,7 +267,7 @@ class Engine:
         choose_initial_numbers(conn)
         record = stack.time_wait.find(key)
         if record >= 0:
-            raise_iss_above(conn, take_over(stack, route, record, key))
+            raise_iss_above(conn, take_over(stack, record, key))
         offer_options(conn)
         adopt(conn)
         stack.counters.active_opens += 1

@@ -238,21 +238,27 @@ def _send_new(tcb: Tcb) -> None:
         if unsent == 0 and (fin or not tcb.fin_queued):
             break
     tcb.push_now = False
-    if flight > 0:
-        tcb.sent_at = tcb.stack.now
-        if idle:
-            tcb.progress_at = tcb.stack.now
-            tcb.rtx_count = 0
-        tcb.persist_at = NEVER
-        if tcb.rtx_at == NEVER:
-            start_retransmission_timer(tcb)
-    elif tcb.persist_at == NEVER:
-        # Nothing in flight whose ACK could open the window: probe it (MUST-35), or fill it if it is only small
-        tcb.progress_at = tcb.stack.now
-        tcb.rtx_count = 0
-        tcb.persist_at = tcb.stack.now + (SWS_OVERRIDE if tcb.snd_wnd > 0 else tcb.rto)
     if data_sent:
         mark_ready(tcb, SENT)
+    if flight == 0:
+        _watch_window(tcb)
+        return
+    tcb.sent_at = tcb.stack.now
+    tcb.persist_at = NEVER
+    if idle:
+        tcb.progress_at = tcb.stack.now
+        tcb.rtx_count = 0
+    if tcb.rtx_at == NEVER:
+        start_retransmission_timer(tcb)
+
+
+def _watch_window(tcb: Tcb) -> None:
+    """Nothing may leave, and nothing in flight will open the window: probe it (MUST-35), or fill it if small."""
+    if tcb.persist_at != NEVER:
+        return
+    tcb.progress_at = tcb.stack.now
+    tcb.rtx_count = 0
+    tcb.persist_at = tcb.stack.now + (SWS_OVERRIDE if tcb.snd_wnd > 0 else tcb.rto)
 
 
 def _may_send_short(tcb: Tcb, n: i64, unsent: i64, flight: i64) -> bool:

@@ -26,48 +26,50 @@ def time_wait_arrives(stack: Stack, route: Path, record: i64, seg: Segment) -> i
 
     In that case the record is gone and the SYN goes on to the listener.
     """
-    table = stack.time_wait
+    key = connection_key(route.index, seg.dst_port, seg.src_port)
     if seg.flags & RST:
         # RFC 1337 3, fix F1: a RST must not assassinate TIME-WAIT
-        if not stack.policy.rfc1337 and seg.seq == table.rcv_nxt(record):
-            key = connection_key(route.index, seg.dst_port, seg.src_port)
-            table.remove(record)
-            time_wait_ended(stack, key)
+        if not stack.policy.rfc1337 and seg.seq == stack.time_wait.rcv_nxt(record):
+            _remove(stack, record, key)
         return HANDLED
     if seg.flags & SYN:
-        listener = stack.listeners.get(seg.dst_port)
-        policy = stack.policy if listener is None else listener.policy
-        if seg.flags & FIN and policy.drop_syn_fin:
-            return HANDLED
-        if seg.flags & ACK or not _opens_anew(stack, record, seg, policy.timestamps):
-            _acknowledge(stack, route, record, seg)  # a challenge (RFC 5961 4.2; RFC 6191 would be silent)
-            return HANDLED
-        if listener is None:
-            answer_with_reset(stack, route, seg)
-            return HANDLED
-        if listener.full():
-            stack.counters.accept_overflows += 1
-            return HANDLED
-        old_snd_nxt = table.snd_nxt(record)
-        key = connection_key(route.index, seg.dst_port, seg.src_port)
-        table.remove(record)
-        stack.counters.time_wait_reused += 1
-        time_wait_ended(stack, key)
-        return old_snd_nxt
-    if not seg.flags & ACK:
+        return _syn_arrives(stack, route, record, key, seg)
+    if seg.flags & ACK:
+        _ack_arrives(stack, route, record, key, seg)
+    return HANDLED
+
+
+def _syn_arrives(stack: Stack, route: Path, record: i64, key: i64, seg: Segment) -> i64:
+    """A new incarnation, if the SYN shows that it is no old duplicate and somebody listens."""
+    listener = stack.listeners.get(seg.dst_port)
+    policy = stack.policy if listener is None else listener.policy
+    if seg.flags & FIN and policy.drop_syn_fin:
         return HANDLED
-    in_order = seg.seq == table.rcv_nxt(record) and seg.len == 0
-    if in_order:
-        return HANDLED  # an acceptable ACK: nothing to say, nothing to do
+    if seg.flags & ACK or not _opens_anew(stack, record, seg, policy.timestamps):
+        _acknowledge(stack, route, record, seg)  # a challenge (RFC 5961 4.2; RFC 6191 would be silent)
+        return HANDLED
+    if listener is None:
+        answer_with_reset(stack, route, seg)
+        return HANDLED
+    if listener.full():
+        stack.counters.accept_overflows += 1
+        return HANDLED
+    return take_over(stack, record, key)
+
+
+def _ack_arrives(stack: Stack, route: Path, record: i64, key: i64, seg: Segment) -> None:
+    """A repeated FIN is acknowledged and restarts 2MSL; anything else that is old is acknowledged."""
+    table = stack.time_wait
+    if seg.seq == table.rcv_nxt(record) and seg.len == 0:
+        return  # an acceptable ACK: nothing to say, nothing to do
     repeated_fin = seg.flags & FIN and (seg.seq + seg.len) & MASK == table.rcv_nxt(record)
     if repeated_fin and not _old_by_timestamp(stack, record, seg):
         if seg.ts and table.ts_on(record):
             table.update(record, seg.ts_val, stack.ts_now(timestamp_offset(route, seg.dst_port, seg.src_port)))
         table.restart(record, stack.now)
         stack.counters.time_wait_restarted += 1
-        record = table.find(connection_key(route.index, seg.dst_port, seg.src_port))
+        record = table.find(key)
     _acknowledge(stack, route, record, seg)
-    return HANDLED
 
 
 def _opens_anew(stack: Stack, record: i64, seg: Segment, timestamps: bool) -> bool:
@@ -127,13 +129,17 @@ def reusable_locally(
     return seq_gt(stack.ts_now(timestamp_offset(route, local_port, remote_port)), table.ts_last(record))
 
 
-def take_over(stack: Stack, route: Path, record: i64, key: i64) -> i64:
-    """Remove a record for a local connect; returns its SND.NXT, above which the new ISN must lie."""
+def take_over(stack: Stack, record: i64, key: i64) -> i64:
+    """Remove a record for a new incarnation; returns its SND.NXT, above which the new ISN must lie (MAY-2)."""
     old_snd_nxt = stack.time_wait.snd_nxt(record)
-    stack.time_wait.remove(record)
+    _remove(stack, record, key)
     stack.counters.time_wait_reused += 1
-    time_wait_ended(stack, key)
     return old_snd_nxt
+
+
+def _remove(stack: Stack, record: i64, key: i64) -> None:
+    stack.time_wait.remove(record)
+    time_wait_ended(stack, key)
 
 
 def expire_time_wait(stack: Stack, limit: i64) -> bool:
