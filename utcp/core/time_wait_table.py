@@ -21,14 +21,14 @@ from mypy_extensions import i32, i64
 
 from utcp.wire.seq import MASK
 
-# The words of a record, 64 bits each
+# The words of a record, 64 bits each. What a search reads comes first, to lie in one line of the processor's cache.
 _WORDS: Final = 6
 _KEY: Final = 0  # -1: free
-_SEQS: Final = 1  # SND.NXT above RCV.NXT
-_STAMPS: Final = 2  # TS.Recent above our last TSval
+_MISC: Final = 1  # from the top: 28 bits, the next record of its bucket; 18 queue; 1 timestamps on; 16 window
+_LINKS: Final = 2  # the records before (upper half) and after it in its queue
 _EXPIRES: Final = 3
-_LINKS: Final = 4  # the records before (upper half) and after it in its queue
-_MISC: Final = 5  # from the top: 28 bits, the next record of its bucket; 18 queue; 1 timestamps on; 16 window
+_SEQS: Final = 4  # SND.NXT above RCV.NXT
+_STAMPS: Final = 5  # TS.Recent above our last TSval
 
 _FREE: Final = -1
 _NONE: Final = 0xFFFFFFF  # no record: their numbers have 28 bits
