@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from utcp.aio.addresses import literal_family, normal
+from utcp.aio.endpoint import Endpoint
 from utcp.aio.loops import endpoints_of
 from utcp.sim.host import Host, Main
 from utcp.sim.life import LOOPBACK, WILDCARDS, Life, current, family_of
@@ -41,16 +42,19 @@ def run(main: Main[T], *, network: Network | None = None, host: Host | None = No
 
 
 async def _main(main: Main[T]) -> T:
-    """Run the program; at its end cancel all other tasks in the order of their making, as asyncio.run does in any."""
+    """Run the program. At its end its own host ends first, with what it has written flushed, then all others.
+
+    Tasks are cancelled in the order of their making; asyncio.run does it in any.
+    """
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SimLoop)
+    home = loop.utcp_host
     try:
         return await (main() if callable(main) else main)
     finally:
-        own = asyncio.current_task()
-        for task in loop.tasks():
-            if task is not own:
-                task.cancel()
+        loop.cancel_tasks(home)
+        await asyncio.gather(*[endpoint.aclose() for endpoint in loop.endpoints(home)])
+        loop.cancel_tasks()
 
 
 class SimLoop(asyncio.BaseEventLoop):
@@ -65,7 +69,6 @@ class SimLoop(asyncio.BaseEventLoop):
         self._network = network
         self._home = home
         self._selector = self  # BaseEventLoop waits by select(); here the time jumps instead
-        self._clock_resolution = 1 / SECOND
         self._thread = threading.get_ident()
         self._owners: weakref.WeakKeyDictionary[asyncio.Task[Any], Life] = weakref.WeakKeyDictionary()
         network.loop = self
@@ -84,6 +87,8 @@ class SimLoop(asyncio.BaseEventLoop):
             if limit is None:
                 self._stalled()
             network.now = max(network.now, limit)
+        # How far ahead of the clock timers fire: in an hour the next float is a picosecond away, in a year 4 ns
+        self._clock_resolution = max(1 / SECOND, 2 * math.ulp(self.time()))
         return []
 
     def _process_events(self, event_list: list[Any]) -> None:
@@ -117,14 +122,22 @@ class SimLoop(asyncio.BaseEventLoop):
         """All tasks that are not done, in the order of their making."""
         return [task for task in self._owners if not task.done()]
 
+    def cancel_tasks(self, life: Life | None = None) -> None:
+        """Cancel all tasks but the current one, or those of one host."""
+        own = asyncio.current_task(self)
+        for task in self.tasks():
+            if task is not own and life in (None, self._owners[task]):
+                task.cancel()
+
+    def endpoints(self, life: Life) -> list[Endpoint]:
+        """The open endpoints of a host."""
+        return [endpoint for endpoint in endpoints_of(self).endpoints if endpoint.host is life]
+
     def end_life(self, life: Life) -> None:
         """A host has crashed: abort its endpoints and cancel its tasks, of which nobody hears."""
-        for endpoint in list(endpoints_of(self).endpoints):
-            if endpoint.host is life:
-                endpoint.abort()
-        for task in self.tasks():
-            if self._owners[task] is life:
-                task.cancel()
+        for endpoint in self.endpoints(life):
+            endpoint.abort()
+        self.cancel_tasks(life)
 
     async def getaddrinfo(
         self,
