@@ -1,0 +1,219 @@
+"""Breadth-first through everything that can happen: the first violation found has a shortest trace."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from utcp.check.abstraction import key
+from utcp.check.scenarios import Scenario
+from utcp.check.snapshot import CAN_FREEZE, freeze, thaw
+from utcp.check.world import World
+from utcp.core.states import State
+
+Edge = tuple[State, State]
+
+
+@dataclass
+class Result:
+    """What one exploration saw. ``violation`` is empty when every invariant held; ``trace`` leads to it."""
+
+    scenario: Scenario
+    faults: int
+    states: int = 0
+    steps: int = 0  # choices taken, those that led to a known state too
+    ends: int = 0  # states in which nothing can happen any more
+    silences: int = 0  # how many of them were tried with the network gone silent
+    depth: int = 0
+    complete: bool = True
+    transitions: set[Edge] = field(default_factory=set)
+    violation: str = ""
+    trace: list[str] = field(default_factory=list)
+
+
+def explore(
+    scenario: Scenario,
+    faults: int = 3,
+    *,
+    config: dict[str, Any] | None = None,
+    limit: int | None = None,
+    depth: int | None = None,
+    world: type[World] = World,
+) -> Result:
+    """Visit every state that ``scenario`` can reach with up to ``faults`` faults.
+
+    ``limit``, ``depth``: stop after so many states, or choices from the start. ``config``: fields of
+    Config beside the scenario's. Raises ValueError or TypeError when one of these is wrong.
+    """
+    return _Search(scenario, faults, config, limit, depth, world).run()
+
+
+def replay(
+    scenario: Scenario, schedule: list[str], config: dict[str, Any] | None = None, world: type[World] = World
+) -> World:
+    """The world after the choices of ``schedule``. Raises Violation, or what an engine raised."""
+    made = world(scenario, config)
+    for choice in schedule:
+        made.apply(choice)
+    return made
+
+
+class _Search:
+    def __init__(
+        self,
+        scenario: Scenario,
+        faults: int,
+        config: dict[str, Any] | None,
+        limit: int | None,
+        depth: int | None,
+        world: type[World],
+    ) -> None:
+        self.result = Result(scenario, faults)
+        self.config = config
+        self.limit, self.max_depth = limit, depth
+        self.world = world
+        self.frontier: deque[tuple[int, bytes, list[str]]] = deque()
+        # By the number of a state, in the order in which they were found
+        self.numbers: dict[int, int] = {}
+        self.parents: list[int] = []
+        self.choices: list[str] = []
+        self.depths: list[int] = []
+        self.next: list[list[int]] = []  # where it leads without another fault
+        self.storm: list[list[int]] = []  # where deliveries alone lead
+        self.ends: list[int] = []  # states to which all must lead: nothing more can happen, or nobody looked further
+        self.silent: set[int] = set()
+
+    def run(self) -> Result:
+        result = self.result
+        try:
+            self._add(self.world(result.scenario, self.config), -1, "")
+            while self.frontier:
+                if self.limit is not None and len(self.numbers) >= self.limit:
+                    result.complete = False
+                    self.ends += [number for number, _, _ in self.frontier]
+                    break
+                self._expand(*self.frontier.popleft())
+            self._check_graph()
+        except _Found:
+            result.complete = False
+        result.states = len(self.numbers)
+        result.depth = max(self.depths, default=0)
+        return result
+
+    def _expand(self, number: int, frozen: bytes, choices: list[str]) -> None:
+        result = self.result
+        if self.max_depth is not None and self.depths[number] >= self.max_depth:
+            result.complete = False
+            self.ends.append(number)
+            return
+        self._try_silence(number, frozen)
+        moved = False
+        for choice in choices:
+            world = self._at(number, frozen)
+            faults = world.faults
+            self._apply(world, number, choice)
+            result.steps += 1
+            found = self._add(world, number, choice)
+            moved = moved or found != number
+            if found != number and world.faults == faults:
+                self.next[number].append(found)
+                if choice[0] == "d":
+                    self.storm[number].append(found)
+        if not moved:
+            self._guard(self._at(number, frozen).check_the_end, number, "")
+            result.ends += 1
+            self.ends.append(number)
+
+    def _at(self, number: int, frozen: bytes) -> World:
+        if CAN_FREEZE:
+            return thaw(frozen, self.world)
+        return replay(self.result.scenario, self._schedule(number), self.config, self.world)
+
+    def _add(self, world: World, parent: int, choice: str) -> int:
+        """The number of the world's state, a new one if nobody has seen it."""
+        state = key(world)
+        number = self.numbers.setdefault(state, len(self.numbers))
+        if number == len(self.parents):
+            self.parents.append(parent)
+            self.choices.append(choice)
+            self.depths.append(self.depths[parent] + 1 if number else 0)
+            self.next.append([])
+            self.storm.append([])
+            choices = world.choices(self.result.faults)
+            self.frontier.append((number, freeze(world) if CAN_FREEZE else b"", choices))
+        return number
+
+    def _apply(self, world: World, number: int, choice: str) -> None:
+        self._guard(lambda: world.apply(choice), number, choice)
+        self.result.transitions.update(world.take_transitions())
+        if world.resets and self.result.scenario.graceful and not world.faults:
+            self._fail("I6: a RST in a graceful run without faults", number, choice)
+
+    def _try_silence(self, number: int, frozen: bytes) -> None:
+        """From here on nothing gets through: once for each state of the two ends."""
+        world = self._at(number, frozen)
+        world.flight.clear()
+        alone = key(world)
+        if alone not in self.silent:
+            self.silent.add(alone)
+            self.result.silences += 1
+            self._guard(lambda: world.apply("x"), number, "x")
+            self.result.transitions.update(world.take_transitions())
+
+    def _guard(self, step: Any, number: int, choice: str) -> None:
+        try:
+            step()
+        except Exception as error:  # an engine must not raise, whatever it is
+            name = "" if isinstance(error, AssertionError) else f"{type(error).__name__}: "
+            self._fail(f"{name}{error}", number, choice)
+
+    def _fail(self, violation: str, number: int, choice: str) -> None:
+        self.result.violation = violation
+        self.result.trace = self._schedule(number) + [choice] * bool(choice)
+        raise _Found
+
+    def _schedule(self, number: int) -> list[str]:
+        schedule: list[str] = []
+        while number > 0:
+            schedule.append(self.choices[number])
+            number = self.parents[number]
+        return schedule[::-1]
+
+    # I5 on the whole graph
+
+    def _check_graph(self) -> None:
+        before: list[list[int]] = [[] for _ in self.next]
+        for number, following in enumerate(self.next):
+            for found in following:
+                before[found].append(number)
+        leads = [False] * len(self.next)
+        waiting = list(self.ends)
+        while waiting:
+            number = waiting.pop()
+            if not leads[number]:
+                leads[number] = True
+                waiting += before[number]
+        if not all(leads):
+            self._fail("I5: from here no way leads to the end without another fault", leads.index(False), "")
+        number = self._on_a_cycle()
+        if number >= 0:
+            self._fail("I5: deliveries alone lead back here: segments that answer each other for ever", number, "")
+
+    def _on_a_cycle(self) -> int:
+        """A state from which deliveries lead back to itself, -1 if there is none (Kahn's algorithm)."""
+        degree = [0] * len(self.storm)
+        for following in self.storm:
+            for found in following:
+                degree[found] += 1
+        waiting = [number for number, count in enumerate(degree) if count == 0]
+        while waiting:
+            for found in self.storm[waiting.pop()]:
+                degree[found] -= 1
+                if degree[found] == 0:
+                    waiting.append(found)
+        return next((number for number, count in enumerate(degree) if count), -1)
+
+
+class _Found(Exception):
+    """A violation: the search is over."""
