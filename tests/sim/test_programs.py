@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import hashlib
 import os
 import socket
@@ -293,6 +294,22 @@ class TestHosts:
         with pytest.raises(ValueError, match="not appear"):
             network.host("b", address="somewhere")
         assert network.host("b").address == "10.0.0.2"
+
+    def test_a_task_in_a_context_of_ours_is_where_the_context_is(self) -> None:
+        network = Network()
+        client, server = two(network)
+
+        async def main() -> None:
+            with server:
+                here = contextvars.copy_context()
+            task = asyncio.get_running_loop().create_task(asyncio.sleep(1e6), context=here)
+            again = asyncio.get_running_loop().create_task(asyncio.sleep(0), context=here)
+            await again
+            server.crash()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        run(main, network=network, host=client)
 
 
 class TestFaults:

@@ -39,9 +39,9 @@ def leave() -> None:
     _lives.set(_lives.get()[:-1])
 
 
-def current() -> Life | None:
-    """Where the running code is."""
-    lives = _lives.get()
+def current(context: contextvars.Context | None = None) -> Life | None:
+    """Where the code in a context is, by default the running code."""
+    lives = _lives.get() if context is None else context.get(_lives, ())
     return lives[-1] if lives else None
 
 

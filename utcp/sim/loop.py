@@ -114,8 +114,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def create_task(self, coro: Any, **kwargs: Any) -> asyncio.Task[Any]:
         task = super().create_task(coro, **kwargs)
-        context = kwargs.get("context")
-        self._owners[task] = (current() if context is None else context.run(current)) or self._home.life
+        self._owners[task] = current(kwargs.get("context")) or self._home.life
         return task
 
     def tasks(self) -> list[asyncio.Task[Any]]:
