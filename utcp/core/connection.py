@@ -194,4 +194,5 @@ class Connection(Tcb):
     def _call(self, name: str, now: i64) -> None:
         stack = self.stack
         stack.now = max(stack.now, now)
-        stack.tell_user_call(self.key, name)
+        if stack.observer is not None:
+            stack.tell_user_call(self.key, name)

@@ -271,7 +271,8 @@ class Engine:
         offer_options(conn)
         adopt(conn)
         stack.counters.active_opens += 1
-        stack.tell_user_call(key, "connect")
+        if stack.observer is not None:
+            stack.tell_user_call(key, "connect")
         set_state(conn, SYN_SENT)
         conn.syn_due = True
         mark_dirty(conn)

@@ -106,7 +106,8 @@ def send_syn(tcb: Tcb) -> None:
     if say_timeout:
         write_user_timeout(w, advertised_timeout(tcb))
         tcb.user_timeout_due = True  # RFC 5482 3: in the next segment too
-    _tell(tcb, train, header_size, retransmission)
+    if stack.observer is not None:
+        _tell(tcb, train, header_size, retransmission)
     if retransmission:
         tcb.rtt_at = NEVER  # Karn (MUST-18)
     else:
@@ -168,7 +169,8 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
         tcb.bytes_out += n
         stack.counters.bytes_out += n
     _acknowledged(tcb)
-    _tell(tcb, train, header_size + n, retransmission)
+    if stack.observer is not None:
+        _tell(tcb, train, header_size + n, retransmission)
 
 
 def _board(tcb: Tcb, size: i64, retransmission: bool) -> Train:

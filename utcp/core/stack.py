@@ -72,6 +72,8 @@ class Stack:
             return clock(self.now) & 0xFFFFFFFF
         return (self.now // MILLISECOND + offset) & 0xFFFFFFFF
 
+    # Hot paths look first whether there is an observer: a comparison, where a call in vain is 30 instructions
+
     def tell_state_change(self, key: i64, old: i64, new: i64) -> None:
         observer = self.observer
         if observer is not None:

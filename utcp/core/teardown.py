@@ -75,7 +75,8 @@ def time_wait_ended(stack: Stack, key: i64) -> None:
     path = stack.paths.get(key >> 32)
     if path is not None:
         path.users -= 1
-    stack.tell_state_change(key, TIME_WAIT, CLOSED)
+    if stack.observer is not None:
+        stack.tell_state_change(key, TIME_WAIT, CLOSED)
 
 
 def adopt(tcb: Tcb) -> None:
@@ -125,6 +126,7 @@ def _finish(tcb: Tcb, reason: str, error: Exception | None) -> None:
     tcb.done = True
     tcb.reason = reason
     tcb.error = error
-    tcb.stack.tell_closed(tcb.key, reason)
+    if tcb.stack.observer is not None:
+        tcb.stack.tell_closed(tcb.key, reason)
     if tcb.syn_acked or not tcb.passive:  # else no user has heard of it
         mark_ready(tcb, CLOSED_BIT)

@@ -18,4 +18,5 @@ def set_state(tcb: Tcb, new: i64) -> None:
         tcb.route.connecting += 1
     elif old == SYN_SENT:
         tcb.route.connecting -= 1
-    tcb.stack.tell_state_change(tcb.key, old, new)
+    if tcb.stack.observer is not None:
+        tcb.stack.tell_state_change(tcb.key, old, new)
