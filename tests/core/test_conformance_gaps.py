@@ -145,6 +145,21 @@ class TestOptions:
         assert ts_val(one, 80) == ts_val(one, 80)
         assert len({ts_val(one, 80), ts_val(one, 81), ts_val(other, 80)}) == 3
 
+    def test_7323_an_ack_of_nothing_new_is_no_sample(self) -> None:
+        """RFC 7323 4.1. It may echo anything, and long after."""
+        s = established(options="ts=9/0")
+        s.send(10)
+        s.take()
+        echo = s.a_ts
+        s.recv(f". seq=b ack=a+10 ts=10/{echo}")
+        before = s.conn.info()
+        s.silent_for(10)
+        s.recv(f". seq=b ack=a+10 ts=20/{echo}")
+        s.recv(f"P. seq=b ack=a+10 len=10 ts=20/{echo}")
+        s.expect_after(0.04, ". seq=a+10 ack=b+10")
+        after = s.conn.info()
+        assert (after.srtt, after.rttvar, after.rto) == (before.srtt, before.rttvar, before.rto)
+
 
 class TestFailures:
     def test_MUST_20_SHLD_9_SHLD_10_doubt_is_told_at_R1_and_the_end_comes_at_R2(self) -> None:
