@@ -46,7 +46,7 @@ class Flooded:
 
 @pytest.mark.parametrize("options", [{}, {"timestamps": False}, {"window_scaling": False}, {"sack": False}])
 def test_an_honest_client_gets_through_with_its_options(options: dict[str, bool]) -> None:
-    f = Flooded(client=Config(max_segment_size=1000, **options))  # type: ignore[arg-type]
+    f = Flooded(client=Config(max_segment_size=1000, **options))
     conn = f.client.connect(f.out, 80, f.now)
     f.to_server()
     assert f.server.counters.syn_cookies_sent == 1
@@ -114,10 +114,14 @@ def test_a_guess_is_refused(change: dict[str, int]) -> None:
     f.client.connect(f.out, 80, f.now, local_port=5000)
     f.to_server()
     (syn_ack,) = f.to_client()
-    guess = {"src_port": 5000, "seq": syn_ack.ack, "ack": syn_ack.seq + 1}
-    for name, by in change.items():
-        guess[name] += by
-    f.server.receive(f.back, Segment(dst_port=80, flags=ACK, **guess).to_bytes(), f.now)
+    guess = Segment(
+        5000 + change.get("src_port", 0),
+        80,
+        syn_ack.ack + change.get("seq", 0),
+        syn_ack.seq + 1 + change.get("ack", 0),
+        ACK,
+    )
+    f.server.receive(f.back, guess.to_bytes(), f.now)
     assert f.listener.pending == 0
     assert [decode(d).flags for t in f.server.transmit(f.now) for d in t.datagrams()] == [RST]
 
