@@ -226,6 +226,19 @@ class TestClosing:
         s.advance(1e-9)
         s.expect_gone(TimeoutError)
 
+    def test_R_05_in_CLOSING_with_data_unacknowledged_a_reset_is_an_error(self) -> None:
+        s = established()
+        with s.together():
+            s.send(b"lost")
+            s.shutdown()
+        s.expect("FP. seq=a ack=b", b"lost")
+        s.recv("F. seq=b ack=a")
+        s.expect(". seq=a+5 ack=b+1")
+        s.expect_state(State.CLOSING)
+        s.recv("R seq=b+1")
+        s.expect_gone(ConnectionResetError)
+        s.silent_for(10 * RTO)
+
     def test_O_06_every_fin_of_the_peer_is_answered(self) -> None:
         s = closing()
         s.recv("F. seq=b ack=a")  # again with the old ACK
