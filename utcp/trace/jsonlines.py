@@ -7,6 +7,8 @@ import json
 from utcp.trace.records import Record, Recorder
 from utcp.trace.tracer import Output, Target
 
+_encode = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would make an encoder for each record
+
 
 class JsonLinesObserver(Recorder):
     """Writes every event of an engine as a line of JSON."""
@@ -19,7 +21,7 @@ class JsonLinesObserver(Recorder):
         self._output = Output(target)
 
     def write(self, record: Record) -> None:
-        self._output.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
+        self._output.write(_encode(record).encode() + b"\n")
 
     def flush(self) -> None:
         self._output.flush()
