@@ -21,6 +21,7 @@ class Result:
 
     scenario: Scenario
     faults: int
+    prompt: bool
     states: int = 0
     steps: int = 0  # choices taken, those that led to a known state too
     ends: int = 0  # states in which nothing can happen any more
@@ -36,6 +37,7 @@ def explore(
     scenario: Scenario,
     faults: int = 3,
     *,
+    prompt: bool = False,
     config: dict[str, Any] | None = None,
     limit: int | None = None,
     depth: int | None = None,
@@ -43,10 +45,11 @@ def explore(
 ) -> Result:
     """Visit every state that ``scenario`` can reach with up to ``faults`` faults.
 
+    ``prompt``: the applications take their steps as soon as they can, instead of at any time from then on.
     ``limit``, ``depth``: stop after so many states, or choices from the start. ``config``: fields of
     Config beside the scenario's. Raises ValueError or TypeError when one of these is wrong.
     """
-    return _Search(scenario, faults, config, limit, depth, world).run()
+    return _Search(scenario, faults, prompt, config, limit, depth, world).run()
 
 
 def replay(
@@ -64,12 +67,13 @@ class _Search:
         self,
         scenario: Scenario,
         faults: int,
+        prompt: bool,
         config: dict[str, Any] | None,
         limit: int | None,
         depth: int | None,
         world: type[World],
     ) -> None:
-        self.result = Result(scenario, faults)
+        self.result = Result(scenario, faults, prompt)
         self.config = config
         self.limit, self.max_depth = limit, depth
         self.world = world
@@ -83,6 +87,7 @@ class _Search:
         self.storm: list[list[int]] = []  # where deliveries alone lead
         self.ends: list[int] = []  # states to which all must lead: nothing more can happen, or nobody looked further
         self.silent: set[int] = set()
+        self.broken_silence: tuple[str, list[str]] | None = None
 
     def run(self) -> Result:
         result = self.result
@@ -95,6 +100,9 @@ class _Search:
                     break
                 self._expand(*self.frontier.popleft())
             self._check_graph()
+            if self.broken_silence is not None:
+                result.violation, result.trace = self.broken_silence
+                result.complete = False
         except _Found:
             result.complete = False
         result.states = len(self.numbers)
@@ -140,7 +148,7 @@ class _Search:
             self.depths.append(self.depths[parent] + 1 if number else 0)
             self.next.append([])
             self.storm.append([])
-            choices = world.choices(self.result.faults)
+            choices = world.choices(self.result.faults, self.result.prompt)
             self.frontier.append((number, freeze(world) if CAN_FREEZE else b"", choices))
         return number
 
@@ -151,14 +159,23 @@ class _Search:
             self._fail("I6: a RST in a graceful run without faults", number, choice)
 
     def _try_silence(self, number: int, frozen: bytes) -> None:
-        """From here on nothing gets through: once for each state of the two ends."""
+        """From here on nothing gets through: once for each state of the two ends.
+
+        That takes many steps at once, so what it finds is told only if the search finds nothing by single ones.
+        """
+        if self.broken_silence is not None:
+            return
         world = self._at(number, frozen)
         world.flight.clear()
         alone = key(world)
         if alone not in self.silent:
             self.silent.add(alone)
             self.result.silences += 1
-            self._guard(lambda: world.apply("x"), number, "x")
+            try:
+                self._guard(lambda: world.apply("x"), number, "x")
+            except _Found:
+                self.broken_silence = self.result.violation, self.result.trace
+                self.result.violation, self.result.trace = "", []
             self.result.transitions.update(world.take_transitions())
 
     def _guard(self, step: Any, number: int, choice: str) -> None:

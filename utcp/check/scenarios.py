@@ -74,8 +74,8 @@ SCENARIOS: Final = {
         Scenario(
             "simultaneous",
             "both close when they like",
-            "connect; established; send 2; shutdown; eof; close",
-            "accept; send 2; shutdown; eof; close",
+            "connect; established; send 2 + shutdown; eof; close",
+            "accept; send 2 + shutdown; eof; close",
         ),
         Scenario(
             "simultaneous-open",
@@ -94,7 +94,7 @@ SCENARIOS: Final = {
             "the reader is slow: probes, and a FIN behind a closed window",
             "connect; send 6 + shutdown; eof; close",
             "accept; read 4; read 2; eof; close",
-            config={"server.receive_buffer": 4, "nodelay": True},
+            config={"server.receive_buffer": 4, "nodelay": True, "persist_max": 20.0},
         ),
         Scenario(
             "flush",
@@ -126,7 +126,7 @@ SCENARIOS: Final = {
         Scenario(
             "linger",
             "the client lingers for a second, the server is slow to close",
-            "connect; send 3 + close",
+            "connect; established; send 3 + close",
             "accept; expect 3; eof; close",
             graceful=False,
             config={"client.linger": 1.0},
@@ -134,7 +134,7 @@ SCENARIOS: Final = {
         Scenario(
             "linger-0",
             "SO_LINGER with zero: the client's close is a reset",
-            "connect; send 3; close",
+            "connect; established; send 3; close",
             "accept; send 2; eof; close",
             graceful=False,
             config={"client.linger": 0.0},
@@ -142,7 +142,7 @@ SCENARIOS: Final = {
         Scenario(
             "abort",
             "the client aborts at any point, while the server closes",
-            "connect; send 3; abort",
+            "connect; established; send 3; abort",
             "accept; send 2; shutdown; eof; close",
             graceful=False,
         ),

@@ -169,9 +169,14 @@ class World:
 
     # What can happen
 
-    def choices(self, faults: int) -> list[str]:
-        """What may come next when at most ``faults`` faults are allowed in all."""
+    def choices(self, faults: int, prompt: bool = False) -> list[str]:
+        """What may come next when at most ``faults`` faults are allowed in all.
+
+        ``prompt``: an application takes its next step as soon as it can, before anything else happens.
+        """
         found = [name[0] for name, end in zip(NAMES, self.ends, strict=True) if self._enabled(end)]
+        if found and prompt:
+            return found[:1]
         seen: set[object] = set()
         for number, flying in enumerate(self.flight):
             same = (flying.to, flying.payload) if flying.held else flying.to
