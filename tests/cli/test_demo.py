@@ -174,6 +174,14 @@ def test_tshark_and_tcptrace_see_one_complete_connection_in_the_capture(tmp_path
     assert output(tool("tshark"), "-r", path, "-Y", strange) == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="SKIPPED: no /dev/full on this system")
+def test_a_disk_that_fills_up_ends_the_capture_and_the_demo_goes_on_and_says_so() -> None:
+    done = demo("--msl", "0.1", "--drain", "1000", "--json", "--pcap", "/dev/full")
+    assert json.loads(done.stdout)["ok"]
+    assert done.stderr == "capture stopped: /dev/full: No space left on device\n"
+    assert done.returncode == 1, "the capture that was asked for is not complete"
+
+
 def children(pid: int) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False).stdout
     return [int(line) for line in found.split()]

@@ -45,6 +45,11 @@ def parse(*args: str) -> argparse.Namespace:
     return parser.parse_args(["gateway", *args])
 
 
+def require_root() -> None:
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("SKIPPED: only root has capabilities to drop")
+
+
 @pytest.fixture(scope="module")
 def namespace() -> Iterator[None]:
     require_tun()
@@ -145,18 +150,27 @@ def test_nothing_is_left_of_a_device_when_the_rest_fails() -> None:
     assert "half" not in subprocess.check_output(["ip", "-br", "link"], text=True)
 
 
+def run_without(capability: str, *program: str) -> subprocess.CompletedProcess[str]:
+    limits = [f"--bounding-set=-{capability}", f"--inh-caps=-{capability}"]
+    return subprocess.run(
+        ["setpriv", *limits, *program], env=_ENVIRONMENT, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
 @pytest.mark.usefixtures("namespace")
 def test_without_the_capability_for_devices() -> None:
-    result = subprocess.run(
-        ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin", *command()],
-        env=_ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    result = run_without("net_admin", *command())
     text = "a TUN device needs CAP_NET_ADMIN: become root, or use a namespace of your own (unshare -rn)"
     assert (result.returncode, result.stderr) == (1, f"utcp gateway: {text}\n")
+
+
+def test_without_namespaces_the_tests_say_so_and_the_network_stays_as_it_is() -> None:
+    """What takes the interop suite to a namespace of its own skips loudly, and changes nothing."""
+    require_root()
+    script = "from interop.namespace import private_namespace\nwith private_namespace(): print('moved')"
+    result = run_without("sys_admin", sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}\n{script}")
+    assert "Skipped: a private network namespace is not allowed here: Operation not permitted" in result.stderr
+    assert (result.returncode, result.stdout) == (1, "")
 
 
 # A run
@@ -200,6 +214,13 @@ def test_a_signal_ends_it_with_a_summary(number: signal.Signals, tmp_path: Path)
 
 
 @pytest.mark.usefixtures("namespace")
+def test_a_device_that_is_deleted_under_it_ends_it_and_the_command() -> None:
+    result = run("--device", "mine", "--", "sh", "-c", "ip link del mine; exec sleep 60")
+    assert result.returncode == 1
+    assert result.stderr.endswith("ready\nutcp gateway: somebody has deleted the TUN device mine\n")
+
+
+@pytest.mark.usefixtures("namespace")
 def test_a_capture_that_cannot_be_written() -> None:
     result = run("--pcap", "/nowhere/file.pcapng")
     assert (result.returncode, result.stderr) == (1, "utcp gateway: /nowhere/file.pcapng: No such file or directory\n")
@@ -209,6 +230,6 @@ def test_a_capture_that_cannot_be_written() -> None:
 def test_a_disk_that_is_full_ends_the_capture_only() -> None:
     script = "import socket; [socket.socket().connect_ex(('10.99.0.2', 7)) for _ in range(200)]"
     result = run("--pcap", "/dev/full", "--utcp", "127.0.0.1:9000", "--", sys.executable, "-c", script)
-    assert result.returncode == 0
+    assert result.returncode == 1, "the capture that was asked for is not complete"
     assert result.stderr.count("No space left on device") == 1
     assert "to utcp    200 segments" in result.stderr

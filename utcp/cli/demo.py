@@ -79,7 +79,8 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
             capture.close()
     if args.json:
         print(json.dumps(report.as_dict(), indent=2))
-    return 1 if report.problems else 0
+    incomplete = capture is not None and not capture.complete
+    return 1 if report.problems or incomplete else 0
 
 
 class _Peer:

@@ -16,7 +16,8 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from utcp.gateway import Capture, Endpoint, Gateway, Impair, KernelAddress
+    from utcp.gateway import Endpoint, Gateway, Impair, KernelAddress
+    from utcp.trace.pcapng import PcapngWriter
 
 _DESCRIPTION: Final = """\
 Translate between utcp datagrams and TCP packets on a TUN device, so that kernel sockets and utcp endpoints talk to
@@ -74,23 +75,24 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Run the gateway until SIGINT, SIGTERM or the end of COMMAND.
 
-    Returns the exit code: COMMAND's, else 0; 1 for what the system does not allow; 2 for a wrong value.
+    Returns the exit code: COMMAND's, else 0; 1 for what the system does not allow, and for a capture that is not
+    complete; 2 for a wrong value.
     """
     if sys.platform != "linux":
         return _fail("it needs a TUN device, and those of Linux are the only ones it knows", 1)
     try:
         with contextlib.ExitStack() as stack:
-            gateway = _open(args, stack)
+            gateway, capture = _open(args, stack)
             code = _run_command(gateway, args) if args.command else _run_alone(gateway, args)
     except ValueError as exc:
         return _fail(str(exc), 2)
     except OSError as exc:
         return _fail(f"{exc.filename}: {exc.strerror}" if exc.filename else exc.strerror or str(exc), 1)
     _print_summary(gateway, as_json=args.json)
-    return code
+    return code or int(capture is not None and not capture.complete)
 
 
-def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> Gateway:
+def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Gateway, PcapngWriter | None]:
     from utcp.gateway import Gateway, Tun, loopback_up
 
     impair = _impair(args)
@@ -98,9 +100,10 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> Gateway:
     capture = _open_capture(args.pcap, stack) if args.pcap else None
     loopback_up()
     tun = Tun(args.device, [k.interface for k in kernel], args.mtu - _UDP_HEADER_SIZE)
-    gateway = Gateway(tun, kernel, args.utcp, mtu=args.mtu, impair=impair, capture=capture)
+    write = None if capture is None else capture.write
+    gateway = Gateway(tun, kernel, args.utcp, mtu=args.mtu, impair=impair, capture=write)
     stack.callback(gateway.close)
-    return gateway
+    return gateway, capture
 
 
 def _default_kernel() -> list[KernelAddress]:
@@ -117,12 +120,12 @@ def _impair(args: argparse.Namespace) -> Impair | None:
     return Impairments(args.seed, to_kernel=to_kernel, to_utcp=to_utcp)
 
 
-def _open_capture(path: str, stack: contextlib.ExitStack) -> Capture:
+def _open_capture(path: str, stack: contextlib.ExitStack) -> PcapngWriter:
     from utcp.trace.pcapng import PcapngWriter
 
     writer = PcapngWriter(path)
     stack.callback(writer.close)
-    return writer.write
+    return writer
 
 
 def _run_alone(gateway: Gateway, args: argparse.Namespace) -> int:
@@ -147,8 +150,13 @@ def _run_command(gateway: Gateway, args: argparse.Namespace) -> int:
     waiter.start()
     # A terminal sends Ctrl-C to the command too, and the gateway serves it to its end
     with _on_signal(process.terminate, signal.SIGTERM), _on_signal(lambda: None, signal.SIGINT):
-        gateway.run()
-    waiter.join()
+        try:
+            gateway.run()
+        except OSError:
+            process.terminate()
+            raise
+        finally:
+            waiter.join()
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 

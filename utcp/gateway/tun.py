@@ -46,9 +46,14 @@ class Tun:
         return self._fd
 
     def read(self) -> bytes:
-        """The next packet from the kernel. Raises BlockingIOError when there is none."""
-        # One byte more than fits would show a packet longer than the MTU, which a TUN device does not emit
-        return os.read(self._fd, self.mtu + 1)
+        """The next packet from the kernel. Raises BlockingIOError: there is none; OSError: there is no device any more."""
+        try:
+            # One byte more than fits would show a packet longer than the MTU, which a TUN device does not emit
+            return os.read(self._fd, self.mtu + 1)
+        except OSError as exc:
+            if exc.errno == errno.EBADFD:
+                raise OSError(exc.errno, f"somebody has deleted the TUN device {self.name}") from None
+            raise
 
     def write(self, packet: bytes) -> None:
         """Hand a packet to the kernel. Raises OSError when it is none, or there is no memory for it."""

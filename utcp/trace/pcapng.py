@@ -58,6 +58,11 @@ class PcapngWriter:
         packet = ip_packet(*self._ip_pair(src, dst), segment)
         self._output.write(_enhanced_packet(time_ns, packet, options))
 
+    @property
+    def complete(self) -> bool:
+        """Whether everything could be written; only ``close`` settles it."""
+        return self._output.complete
+
     def flush(self) -> None:
         self._output.flush()
 

@@ -49,6 +49,7 @@ class Output:
 
     def __init__(self, target: Target) -> None:
         """Open ``target``, a path (an OSError is the caller's), or use it, a binary file that stays the caller's."""
+        self.complete = True  # so far everything has been written
         self._file: BinaryIO | None
         if isinstance(target, (str, os.PathLike)):
             self._name = os.fspath(target)
@@ -82,6 +83,7 @@ class Output:
         self._file = None
 
     def _stop(self, exc: Exception) -> None:
+        self.complete = False
         file, self._file = self._file, None
         reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc)
         log.error("capture stopped: %s: %s", self._name, reason)
