@@ -46,7 +46,7 @@ class Tun:
         return self._fd
 
     def read(self) -> bytes:
-        """The next packet from the kernel. Raises BlockingIOError: there is none; OSError: there is no device any more."""
+        """The next packet from the kernel. Raises BlockingIOError: there is none; OSError: the device is gone."""
         try:
             # One byte more than fits would show a packet longer than the MTU, which a TUN device does not emit
             return os.read(self._fd, self.mtu + 1)
