@@ -6,6 +6,7 @@ import argparse
 import ast
 import sys
 from collections.abc import Sequence
+from itertools import product
 from time import perf_counter
 from typing import Any, Final
 
@@ -22,6 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0 when every invariant held, 1 when one did not, 2 for a wrong option."""
     parser = _parser()
     args = parser.parse_args(argv)
+    if args.faults is None:
+        args.faults = 3 if args.deep else 1
+    if args.free_faults is None:
+        args.free_faults = 1 if args.deep else 0
     try:
         config = dict(_setting(text) for text in args.config)
         scenarios = _scenarios(args)
@@ -35,9 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     taken: set[Edge] = set()
     began = perf_counter()
     states = steps = 0
-    for scenario in scenarios:
-        limit = None if args.deep and args.limit is None else args.limit or LIMIT
-        result = explore(scenario, args.faults, config=config, limit=limit, depth=args.depth)
+    limit = args.limit if args.limit is not None or args.deep else LIMIT
+    runs = [(args.free_faults, False), (args.faults, True)]
+    for scenario, (faults, prompt) in product(scenarios, runs):
+        result = explore(scenario, faults, prompt=prompt, config=config, limit=limit, depth=args.depth)
         print(line(result), flush=True)
         taken |= result.transitions
         states += result.states
@@ -62,13 +68,16 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m utcp.check",
         description="Two real engines and a model network: every order of deliveries, timers and calls, with up to k "
         "segments lost, doubled, reordered or late, and silence from any state on; I1 to I6 hold in each of them.",
-        epilog="scenarios: " + "; ".join(f"{scenario.name}: {scenario.about}" for scenario in SCENARIOS.values()),
+        epilog="Each scenario is explored twice: with calls at any time, and with calls made as soon as they can be "
+        "and more faults. Scenarios: "
+        + "; ".join(f"{scenario.name}: {scenario.about}" for scenario in SCENARIOS.values()),
     )
     parser.add_argument("--scenario", action="append", choices=SCENARIOS, metavar="NAME", help="default: all of them")
-    parser.add_argument("--faults", type=int, default=2, metavar="K", help="how many faults at most (default: 2)")
+    parser.add_argument("--faults", type=int, metavar="K", help="faults with prompt calls (default: 1; with --deep 3)")
+    parser.add_argument("--free-faults", type=int, metavar="K", help="the same with calls at any time (0; 1)")
     parser.add_argument("--limit", type=int, metavar="N", help=f"stop after N states a scenario (default: {LIMIT:,})")
     parser.add_argument("--depth", type=int, metavar="N", help="look no further than N choices from the start")
-    parser.add_argument("--deep", action="store_true", help="no limit of states")
+    parser.add_argument("--deep", action="store_true", help="three faults, and no limit of states: hours")
     parser.add_argument(
         "--config", action="append", default=[], metavar="FIELD=VALUE", help="a field of utcp.Config, for both ends"
     )

@@ -77,7 +77,7 @@ class _Search:
         self.config = config
         self.limit, self.max_depth = limit, depth
         self.world = world
-        self.frontier: deque[tuple[int, bytes, list[str]]] = deque()
+        self.frontier: deque[tuple[int, bytes, list[str], bool]] = deque()
         # By the number of a state, in the order in which they were found
         self.numbers: dict[int, int] = {}
         self.parents: list[int] = []
@@ -96,7 +96,7 @@ class _Search:
             while self.frontier:
                 if self.limit is not None and len(self.numbers) >= self.limit:
                     result.complete = False
-                    self.ends += [number for number, _, _ in self.frontier]
+                    self.ends += [number for number, *_ in self.frontier]
                     break
                 self._expand(*self.frontier.popleft())
             self._check_graph()
@@ -109,13 +109,14 @@ class _Search:
         result.depth = max(self.depths, default=0)
         return result
 
-    def _expand(self, number: int, frozen: bytes, choices: list[str]) -> None:
+    def _expand(self, number: int, frozen: bytes, choices: list[str], silence: bool) -> None:
         result = self.result
         if self.max_depth is not None and self.depths[number] >= self.max_depth:
             result.complete = False
             self.ends.append(number)
             return
-        self._try_silence(number, frozen)
+        if silence and self.broken_silence is None:
+            self._try_silence(number, frozen)
         moved = False
         for choice in choices:
             world = self._at(number, frozen)
@@ -149,7 +150,8 @@ class _Search:
             self.next.append([])
             self.storm.append([])
             choices = world.choices(self.result.faults, self.result.prompt)
-            self.frontier.append((number, freeze(world) if CAN_FREEZE else b"", choices))
+            silence = self._new_silence(world)
+            self.frontier.append((number, freeze(world) if CAN_FREEZE else b"", choices, silence))
         return number
 
     def _apply(self, world: World, number: int, choice: str) -> None:
@@ -158,25 +160,28 @@ class _Search:
         if world.resets and self.result.scenario.graceful and not world.faults:
             self._fail("I6: a RST in a graceful run without faults", number, choice)
 
+    def _new_silence(self, world: World) -> bool:
+        """Whether nobody has tried what comes of silence in this state of the two ends."""
+        flight, world.flight = world.flight, []
+        alone = key(world)
+        world.flight = flight
+        known = alone in self.silent
+        self.silent.add(alone)
+        return not known
+
     def _try_silence(self, number: int, frozen: bytes) -> None:
-        """From here on nothing gets through: once for each state of the two ends.
+        """From here on nothing gets through.
 
         That takes many steps at once, so what it finds is told only if the search finds nothing by single ones.
         """
-        if self.broken_silence is not None:
-            return
         world = self._at(number, frozen)
-        world.flight.clear()
-        alone = key(world)
-        if alone not in self.silent:
-            self.silent.add(alone)
-            self.result.silences += 1
-            try:
-                self._guard(lambda: world.apply("x"), number, "x")
-            except _Found:
-                self.broken_silence = self.result.violation, self.result.trace
-                self.result.violation, self.result.trace = "", []
-            self.result.transitions.update(world.take_transitions())
+        self.result.silences += 1
+        try:
+            self._guard(lambda: world.apply("x"), number, "x")
+        except _Found:
+            self.broken_silence = self.result.violation, self.result.trace
+            self.result.violation, self.result.trace = "", []
+        self.result.transitions.update(world.take_transitions())
 
     def _guard(self, step: Any, number: int, choice: str) -> None:
         try:

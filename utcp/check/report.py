@@ -17,7 +17,9 @@ from utcp.trace.merge import Merge
 from utcp.trace.records import Record, Recorder
 from utcp.wire.segment import decode
 
-HEAD: Final = f"{'scenario':<24}{'faults':>7}{'states':>10}{'steps':>10}{'ends':>7}{'silences':>10}{'depth':>7}"
+HEAD: Final = (
+    f"{'scenario':<24}{'calls':<7}{'faults':>7}{'states':>10}{'steps':>10}{'ends':>7}{'silences':>10}{'depth':>7}"
+)
 
 # Legal, and why none of the scenarios takes it
 UNREACHED: Final[dict[Edge, str]] = {
@@ -25,7 +27,6 @@ UNREACHED: Final[dict[Edge, str]] = {
     (State.CLOSED, State.SYN_RECEIVED): "so does a listener's child: it comes from LISTEN",
     (State.LISTEN, State.SYN_SENT): "a listener does not turn into an active open",
     (State.LISTEN, State.CLOSED): "closing a listener is not a connection's transition",
-    (State.SYN_SENT, State.LISTEN): "only a passive open returns to LISTEN",
     (State.SYN_RECEIVED, State.LISTEN): "the listener has never left LISTEN: its child ends in CLOSED",
     (State.SYN_RECEIVED, State.FIN_WAIT_1): "a close in SYN-RECEIVED is carried out in ESTABLISHED (RFC 9293 3.10.4)",
     (State.SYN_RECEIVED, State.CLOSE_WAIT): "a segment's ACK is seen before its FIN: by way of ESTABLISHED",
@@ -37,7 +38,8 @@ UNREACHED: Final[dict[Edge, str]] = {
 def line(result: Result) -> str:
     """One exploration, under HEAD."""
     numbers = (result.faults, result.states, result.steps, result.ends, result.silences, result.depth)
-    text = f"{result.scenario.name:<24}" + "".join(
+    calls = "prompt" if result.prompt else "free"
+    text = f"{result.scenario.name:<24}{calls:<7}" + "".join(
         f"{number:>{width},}" for number, width in zip(numbers, (7, 10, 10, 7, 10, 7), strict=True)
     )
     return text if result.complete else text + ("  violation" if result.violation else "  not complete")

@@ -1,0 +1,92 @@
+"""Every scenario, explored: calls at any time without a fault, prompt calls with one fault; with UTCP_DEEP=1 more.
+
+The numbers of states are exact: a change in the engine that lets more or less happen shows here. The new ones are
+printed by ``python -m utcp.check``, for whoever has looked why.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import pytest
+
+from utcp.check import SCENARIOS, Result, explore
+from utcp.check.report import UNREACHED, legal_edges
+
+pytestmark = pytest.mark.timeout(300)  # a few seconds each, on a machine that does nothing else
+# An environment variable, for options of pytest are for the whole suite
+deep = pytest.mark.skipif(not os.environ.get("UTCP_DEEP"), reason="takes hours: UTCP_DEEP=1")
+
+# By scenario: states without a fault, calls at any time; states with one fault, calls prompt
+STATES = {
+    "active": (140, 671),
+    "passive": (79, 1279),
+    "simultaneous": (155, 651),
+    "simultaneous-open": (337, 625),
+    "half-close": (257, 803),
+    "closed-window": (203, 496),
+    "flush": (34, 405),
+    "early-close": (819, 377),
+    "give-up": (32, 37),
+    "reuse": (84, 949),
+    "linger": (34, 409),
+    "linger-0": (214, 598),
+    "abort": (901, 893),
+    "abort-closing": (272, 442),
+    "unread": (583, 344),
+    "unread-flush": (145, 1017),
+    "refused": (12, 12),
+    "listener-closing": (37, 351),
+    "listener-closing-first": (77, 31),
+    "endpoint-closing": (620, 876),
+}
+
+
+@cache
+def without_faults(name: str) -> Result:
+    return explore(SCENARIOS[name], 0)
+
+
+def assert_proven(result: Result) -> None:
+    assert result.violation == "", " ".join(result.trace)
+    assert result.complete
+    assert result.ends >= 1
+    assert result.silences >= 1
+
+
+def test_the_table_has_every_scenario() -> None:
+    assert STATES.keys() == SCENARIOS.keys()
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_calls_at_any_time(name: str) -> None:
+    result = without_faults(name)
+    assert_proven(result)
+    assert result.states == STATES[name][0]
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_one_fault(name: str) -> None:
+    result = explore(SCENARIOS[name], 1, prompt=True)
+    assert_proven(result)
+    assert result.states == STATES[name][1]
+
+
+def test_all_legal_transitions_are_taken_but_for_those_with_a_reason() -> None:
+    taken = {edge for name in SCENARIOS for edge in without_faults(name).transitions}
+    assert set(legal_edges()) - taken == UNREACHED.keys()
+
+
+@deep
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_three_faults(name: str) -> None:
+    assert_proven(explore(SCENARIOS[name], 3, prompt=True))
+
+
+@deep
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_one_fault_and_calls_at_any_time(name: str) -> None:
+    assert_proven(explore(SCENARIOS[name], 1))
