@@ -86,6 +86,14 @@ class TestMss:
         s.send(500)
         assert s.take()[0].seg.data_len >= 40
 
+    def test_it_may_be_lowered_before_the_handshake(self) -> None:
+        s = syn_sent()
+        s.set_option("max_segment_size", 300)
+        s.recv("S. seq=b-1 ack=a mss=1000")
+        s.expect(". seq=a ack=b")
+        s.send(300)
+        s.expect("P. seq=a ack=b len=300")
+
     def test_it_may_be_lowered_on_a_connection(self) -> None:
         s = established()
         s.set_option("max_segment_size", 300)
@@ -154,6 +162,15 @@ class TestWindowScale:
             s.recv("P. seq=B ack=a len=31")
             s.take()
         assert s.conn.readable_bytes <= (1 << 16) + 2
+
+    def test_a_peer_that_offers_no_shift_still_takes_ours(self) -> None:
+        """RFC 7323 2.2: an offer of 0 is an offer."""
+        s = listen(Config(receive_buffer=1 << 20))
+        s.recv("S seq=b-1 mss=1000 ws=0")
+        s.expect(f"S. seq=a-1 ack=b mss={A_MSS} ws=5")
+        s.recv("P. seq=b ack=a len=10")
+        s.accept()
+        s.expect_after(0.04, ". seq=a ack=b+10 wnd=32767")
 
 
 class TestTimestamps:

@@ -161,6 +161,16 @@ class TestEngine:
         assert not s.engine.pending()
         assert s.engine.transmit(s.now) == []
 
+    def test_an_observer_may_come_later(self) -> None:
+        s = established()
+        s.engine.observer = None
+        s.recv("P. seq=b ack=a len=10")
+        assert s.recorder.received == 1
+        s.engine.observer = s.recorder
+        s.recv("P. seq=b+10 ack=a len=2000")
+        s.expect_after(0.04, ". seq=a ack=b+2010")
+        assert s.recorder.received == 2
+
     def test_counters(self) -> None:
         s = established(Config(nodelay=True))
         s.send(1500)
@@ -331,6 +341,10 @@ class TestListener:
         assert s.listener is not None and s.listener.pending == 2
         assert [s.accept().remote_port, s.accept().remote_port] == [1, 2]
         assert s.listener.accept() is None
+        s.recv("S seq=b-1 mss=1000", port=3)
+        s.expect("S. seq=a-1 ack=b *", port=3)
+        s.recv(". seq=b ack=a", port=3)
+        assert s.engine.ready_listeners() == [s.listener]  # and again for the next
 
     def test_its_connections_take_its_config(self) -> None:
         s = Script()
