@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from dataclasses import FrozenInstanceError, fields, replace
 from math import inf, nan
 from typing import Any
@@ -153,7 +154,7 @@ def test_every_field_is_documented_with_its_default() -> None:
     for name in NAMES:
         default = getattr(Config(), name)
         shown = f"{default:_}" if type(default) is int else str(default)
-        assert f"        {name}: {shown}" in text
+        assert re.search(rf"^ +{name}: {re.escape(shown)}", text, re.MULTILINE), name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -155,11 +155,23 @@ class TestZeroWindow:
 
     def test_H_04_a_peer_that_does_not_is_given_up_at_R2(self) -> None:
         s = zero_window()
+        s.expect_after(0.3, ". seq=a-1 ack=b")  # patience begins with the first probe that nobody answers
         s.advance(119.999_999_999)
         assert {out.seg.seq for out in s.take()} == {s.seq("a-1")}
         s.expect_state(State.ESTABLISHED)
         s.advance(0.000_000_001)
         s.expect_gone(TimeoutError)
+
+    def test_one_lost_probe_does_not_end_what_was_answered_for_hours(self) -> None:
+        """MUST-37. With probes a minute apart, R2 from the last answer on would allow for one."""
+        s = zero_window()
+        for _ in range(600):
+            s.advance(1)
+            for _ in s.take():
+                s.recv(". seq=b ack=a wnd=0")
+        s.advance(119)  # the last answer was 43 s ago, the first probe without one is sent in 17 s
+        assert len(s.take()) == 2
+        s.expect_state(State.ESTABLISHED)
 
     def test_H_05_an_orphan_behind_a_zero_window_has_an_end(self) -> None:
         """Though B answers every probe: nobody is left to wait for it. B is told by a RST."""

@@ -29,7 +29,18 @@ _IGNORED: Final = frozenset(
         *("stack", "route", "policy", "listener", "context", "slot", "key", "path", "local_port", "remote_port"),
         *("armed_at", "in_ready", "ready_bits", "train_serial", "error", "reason", "ts_offset"),
         *("bytes_in", "bytes_out", "segments_in", "segments_out", "retransmissions", "syn_count"),
-        *("opened_at", "progress_at", "heard_at", "sent_at", "ts_recent_at", "srtt", "rttvar", "rto", "rtt_seq"),
+        *(
+            "opened_at",
+            "progress_at",
+            "probed_at",
+            "heard_at",
+            "sent_at",
+            "ts_recent_at",
+            "srtt",
+            "rttvar",
+            "rto",
+            "rtt_seq",
+        ),
         *("cwnd", "cwnd_acked", "ssthresh"),
     }
 )

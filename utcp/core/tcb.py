@@ -69,6 +69,7 @@ class Tcb:
         "peer_mss",
         "persist_at",
         "policy",
+        "probed_at",
         "progress_at",
         "push_now",
         "rcv_adv",
@@ -226,6 +227,7 @@ class Tcb:
         # Deadlines; 2MSL lives in the TIME-WAIT table
         self.rtx_at: i64 = NEVER
         self.persist_at: i64 = NEVER
+        self.probed_at: i64 = -NEVER  # when the last window probe left
         self.delack_at: i64 = NEVER
         self.fin_wait_2_at: i64 = NEVER
         self.linger_at: i64 = NEVER

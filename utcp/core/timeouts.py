@@ -81,6 +81,9 @@ def _on_persist_timeout(tcb: Tcb) -> None:
         _give_up(tcb)
         return
     tcb.rtx_count += 1
+    if tcb.progress_at > tcb.probed_at and not tcb.orphan:
+        tcb.progress_at = stack.now  # the last probe was answered: patience begins with this one
+    tcb.probed_at = stack.now
     send_probe(tcb)
     interval: i64 = min(tcb.rto << min(tcb.rtx_count, 16), tcb.policy.persist_max)
     tcb.persist_at = min(stack.now + interval, give_up_at(tcb))
