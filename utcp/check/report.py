@@ -108,7 +108,6 @@ class _Story:
         if choice in ("c", "s"):
             end = world.ends["cs".index(choice)]
             script = world.scripts[end.index]
-            world.choices(0)  # skips what a failed connection makes pointless
             return f"the {NAMES[end.index]} does: {' + '.join(script[end.steps_taken])}"
         if choice == "t":
             return "time passes, a timer fires"

@@ -24,9 +24,11 @@ from utcp.check.scenarios import Scenario
 from utcp.core import invariants
 from utcp.core.config import Config
 from utcp.core.connection import SHUT_WR, Connection
+from utcp.core.deadlines import earliest_deadline
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.observer import Observer
+from utcp.core.stack import NEVER
 from utcp.core.states import State, legal_transition
 from utcp.wire.segment import RST
 from utcp.wire.seq import MASK
@@ -72,11 +74,10 @@ def timestamp(now: int) -> int:
 
 
 class Watch(Observer):
-    """What an engine tells: its transitions, which must be legal and continuous, and whether a timer had an effect."""
+    """What an engine tells: its transitions, which must be legal and continuous."""
 
     def __init__(self) -> None:
         self.transitions: list[tuple[State, State]] = []  # since somebody last looked
-        self.fired = False
         self.complaint = ""  # about a transition; an observer must not raise
         self._states: dict[tuple[int, int], State] = {}
 
@@ -91,9 +92,6 @@ class Watch(Observer):
         if new is State.CLOSED:
             del self._states[pair]
         self.transitions.append((old, new))
-
-    def timer(self, now: int, path: int, local_port: int, remote_port: int, name: str) -> None:
-        self.fired = True
 
 
 @dataclass(slots=True)
@@ -136,6 +134,15 @@ class End:
         self.steps_taken = 0
         self.read = 0  # bytes of this connection
         self.vanished = False
+
+    def next_deadline(self) -> int:
+        """The earliest of all connections and TIME-WAIT records, NEVER if there is none."""
+        if self.vanished:
+            return NEVER
+        stack = self.engine.stack
+        expiry = stack.time_wait.next_deadline()
+        instants = [earliest_deadline(tcb) for tcb in stack.by_key.values()]
+        return min(instants + [expiry] * (expiry >= 0), default=NEVER)
 
     @property
     def failed(self) -> bool:
@@ -186,10 +193,14 @@ class World:
             found.append(f"d{number}")
             if self.faults < faults:
                 found += [f"u{number}"] if flying.held else [f"l{number}", f"u{number}", f"h{number}"]
-        at = self.next_timeout()
+        at = self.next_deadline()
         if at is not None and self._in_time(at):
             found.append("t")
         return found
+
+    def next_deadline(self) -> int | None:
+        """When the next timer has an effect: an engine's ``next_timeout`` may be earlier."""
+        return min((at for end in self.ends if (at := end.next_deadline()) < NEVER), default=None)
 
     def _in_time(self, at: int) -> bool:
         """Whether the network may still be at it at that instant."""
@@ -207,9 +218,6 @@ class World:
     def _enabled(self, end: End) -> bool:
         """Whether the application of ``end`` can take its next step."""
         script = self.scripts[end.index]
-        if end.failed:
-            while end.steps_taken < len(script) and script[end.steps_taken][0].split()[0] not in _AFTER_FAILURE:
-                end.steps_taken += 1
         return end.steps_taken < len(script) and self._awaited(end, script[end.steps_taken][0])
 
     def _awaited(self, end: End, call: str) -> bool:
@@ -295,7 +303,7 @@ class World:
 
     def _deliver(self, flying: Flying) -> None:
         end = self.ends[flying.to]
-        deadline = self.next_timeout()
+        deadline = self.next_deadline()
         arrival = self.now + TRAVEL
         self.now = arrival if deadline is None else max(self.now, min(arrival, deadline))
         if not end.vanished:
@@ -303,18 +311,14 @@ class World:
             self.settle(end)
 
     def _pass_time(self) -> None:
-        """Until a timer has had an effect; entries of the timer wheel that nobody wants any more have none."""
+        """Until the next timer of either end has fired."""
+        at = self.next_deadline()
+        assert at is not None
+        self.now = max(self.now, at)
         for end in self.ends:
-            end.watch.fired = False
-        while (at := self.next_timeout()) is not None and not any(end.watch.fired for end in self.ends):
-            if not self._in_time(at):
-                break
-            self.now = max(self.now, at)
-            for end in self.ends:
-                due = None if end.vanished else end.engine.next_timeout()
-                if due is not None and due <= self.now:
-                    end.engine.handle_timeout(self.now)
-                    self.settle(end)
+            if end.next_deadline() <= self.now:
+                end.engine.handle_timeout(self.now)
+                self.settle(end)
         # No segment is older than MSL (RFC 9293 3.4.2): TIME-WAIT relies on it
         lifetime = max(round(end.config.msl * 1e9) for end in self.ends)
         self.flight = [flying for flying in self.flight if flying.sent_at + lifetime >= self.now]
@@ -328,7 +332,7 @@ class World:
             ready = [end for end in self.ends if self._enabled(end)]
             if ready:
                 self.apply(NAMES[ready[0].index][0])
-            elif self.next_timeout() is not None:
+            elif self.next_deadline() is not None:
                 self._pass_time()
             else:
                 break
@@ -370,6 +374,9 @@ class World:
         if len(self.flight) > MAX_IN_FLIGHT:
             raise Violation(f"a storm: {len(self.flight)} segments in flight")
         self._check_end_of_file(end)
+        script = self.scripts[end.index]
+        while end.failed and end.steps_taken < len(script) and script[end.steps_taken][0] not in _AFTER_FAILURE:
+            end.steps_taken += 1
 
     def send(self, end: End, payload: bytes) -> None:
         """Take one segment from an engine."""
