@@ -94,7 +94,7 @@ SCENARIOS: Final = {
             "the reader is slow: probes, and a FIN behind a closed window",
             "connect; send 6 + shutdown; eof; close",
             "accept; read 4; read 2; eof; close",
-            config={"server.receive_buffer": 4, "nodelay": True, "persist_max": 20.0},
+            config={"server.receive_buffer": 4, "nodelay": True},
         ),
         Scenario(
             "flush",
