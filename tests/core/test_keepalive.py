@@ -111,6 +111,7 @@ class TestUserTimeout:
         s = established(Config(user_timeout=3))
         s.recv(". seq=b ack=a wnd=0")
         s.send(1)
+        s.expect_after(0.3, ". seq=a-1 ack=b")  # the first probe that nobody answers
         s.advance(3)
         s.take()
         s.expect_gone(TimeoutError)
