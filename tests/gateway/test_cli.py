@@ -183,7 +183,7 @@ def test_a_command_runs_behind_the_gateway_and_ends_it() -> None:
     assert result.returncode == 40 + errno.ECONNREFUSED
     summary = json.loads(result.stdout)
     assert summary["hosts"] == {"127.0.0.1:9000": ["10.99.0.2", "fd99::2"]}
-    assert summary["icmp"] == {"to-kernel port-unreachable": 1}
+    assert summary["icmp"] == {"to-kernel port unreachable": 1}
     assert summary["segments_to_utcp"] == 1
     assert "utcp0: utcp at UDP 127.0.0.1:9000 is 10.99.0.2 and fd99::2 to the kernel\n" in result.stderr
 

@@ -11,8 +11,9 @@ from ipaddress import ip_address, ip_interface
 import pytest
 
 from gateway.peer import Peer
+from utcp.core.paths import PathError
 from utcp.gateway import Direction, Endpoint, Gateway, KernelAddress, Rules
-from utcp.gateway.icmp import ErrorKind, PathError, parse_error, tcp_error
+from utcp.gateway.icmp import IcmpError, parse_error, tcp_error
 from utcp.gateway.packets import IpHeader, Packet, parse, pseudo_sum, set_tcp_checksum
 from utcp.wire.segment import ACK, SYN, Segment, decode
 
@@ -147,7 +148,7 @@ def test_a_host_nobody_has_is_unreachable(setup: Setup) -> None:
     answer = setup.device.take()
     assert (answer.src, answer.dst) == (nobody, KERNEL)
     quote = parse_error(answer)
-    assert quote is not None and quote.error == PathError(ErrorKind.HOST_UNREACHABLE)
+    assert quote is not None and quote.error == IcmpError(PathError.HOST_UNREACHABLE)
     assert quote.payload == packet[20:]
     assert setup.drops(1) == {"unknown-host": 1}
 
@@ -159,12 +160,12 @@ def test_an_unreachable_utcp_port_is_told_to_the_kernel(setup: Setup) -> None:
     setup.peer.socket.close()
     setup.device.emit(decode(segment))
     quote = parse_error(setup.device.take())
-    assert quote is not None and quote.error == PathError(ErrorKind.PORT_UNREACHABLE)
+    assert quote is not None and quote.error == IcmpError(PathError.PORT_UNREACHABLE)
     assert (quote.src, quote.dst, quote.payload) == (KERNEL, HOST, segment)
     with Peer(setup.gateway.kernel[0].udp, 8) as other:
         other.send(ACK)
         setup.device.take()  # the gateway has gone on, and counted
-    assert setup.gateway.counters.icmp == {"to-kernel port-unreachable": 1}
+    assert setup.gateway.counters.icmp == {"to-kernel port unreachable": 1}
 
 
 def test_one_endpoints_error_costs_no_other_endpoint_a_segment(setup: Setup) -> None:
@@ -177,7 +178,7 @@ def test_one_endpoints_error_costs_no_other_endpoint_a_segment(setup: Setup) -> 
             setup.device.emit(Segment(80, 8), dst=ip_address("10.99.0.3").packed)
         assert [other.receive().dst_port for _ in range(20)] == [8] * 20
         # Not one for each: the system limits the rate at which it sends ICMP errors
-        assert setup.gateway.counters.icmp["to-kernel port-unreachable"] >= 1
+        assert setup.gateway.counters.icmp["to-kernel port unreachable"] >= 1
 
 
 def test_too_long_for_the_path_is_told_to_the_kernel(setup: Setup) -> None:
@@ -186,7 +187,7 @@ def test_too_long_for_the_path_is_told_to_the_kernel(setup: Setup) -> None:
     setup.gateway.mtu = 1400
     setup.device.emit(Segment(80, 7, data=bytes(1353)))
     quote = parse_error(setup.device.take())
-    assert quote is not None and quote.error == PathError(ErrorKind.PACKET_TOO_BIG, 1392)
+    assert quote is not None and quote.error == IcmpError(PathError.PACKET_TOO_BIG, 1392)
     setup.device.emit(Segment(80, 7, data=bytes(1352)))  # 1392 with both headers
     assert setup.peer.receive().data_len == 1352
     assert setup.drops(1) == {"too-big": 1}
@@ -197,19 +198,19 @@ def test_an_error_from_the_kernels_side_reaches_the_utcp_socket(setup: Setup) ->
     sent = setup.peer.send(ACK, b"data")
     packet = setup.device.take()
     assert packet.payload[-4:] == b"data"
-    error = tcp_error(PathError(ErrorKind.PORT_UNREACHABLE), HOST, KERNEL, packet.payload)
+    error = tcp_error(IcmpError(PathError.PORT_UNREACHABLE), HOST, KERNEL, packet.payload)
     setup.device.kernel.send(error)
     number, _, payload = setup.peer.receive_error()
     assert number == 111  # ECONNREFUSED
     assert payload == packet.payload
     assert payload[:16] == sent[:16]
     assert setup.drops(0) == {}
-    assert setup.gateway.counters.icmp == {"to-utcp port-unreachable": 1}
+    assert setup.gateway.counters.icmp == {"to-utcp port unreachable": 1}
 
 
 def test_an_error_about_a_stranger_is_dropped(setup: Setup) -> None:
     nobody = ip_address("10.99.0.77").packed
-    setup.device.kernel.send(tcp_error(PathError(ErrorKind.PORT_UNREACHABLE), nobody, KERNEL, bytes(20)))
+    setup.device.kernel.send(tcp_error(IcmpError(PathError.PORT_UNREACHABLE), nobody, KERNEL, bytes(20)))
     assert setup.drops(1) == {"icmp-unknown": 1}
 
 

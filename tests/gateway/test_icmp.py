@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utcp.gateway.icmp import ErrorKind, PathError, Quote, mtu_across, parse_error, tcp_error, udp_error
+from utcp.core.paths import PathError
+from utcp.gateway.icmp import IcmpError, Quote, mtu_across, parse_error, tcp_error, udp_error
 from utcp.gateway.packets import ICMP, ICMPV6, BadPacket, IpHeader, Packet, fold, ones_sum, parse, pseudo_sum
 from utcp.wire.segment import ACK, Segment
 
@@ -20,9 +21,9 @@ SEGMENT = Segment(40000, 80, 1, 2, ACK, data=b"data").to_bytes()
 
 
 @FAMILIES
-@pytest.mark.parametrize("kind", ErrorKind)
-def test_tcp_error_round_trip(src: bytes, dst: bytes, kind: ErrorKind) -> None:
-    error = PathError(kind, 1400 if kind is ErrorKind.PACKET_TOO_BIG else 0)
+@pytest.mark.parametrize("kind", PathError)
+def test_tcp_error_round_trip(src: bytes, dst: bytes, kind: PathError) -> None:
+    error = IcmpError(kind, 1400 if kind is PathError.PACKET_TOO_BIG else 0)
     packet = parse(tcp_error(error, src, dst, SEGMENT))
     assert (packet.src, packet.dst) == (dst, src)
     assert packet.protocol == (ICMP if len(src) == 4 else ICMPV6)
@@ -31,19 +32,19 @@ def test_tcp_error_round_trip(src: bytes, dst: bytes, kind: ErrorKind) -> None:
 
 @FAMILIES
 def test_udp_error_quotes_the_datagram(src: bytes, dst: bytes) -> None:
-    message = udp_error(PathError(ErrorKind.PACKET_TOO_BIG, 1300), src, 9000, dst, 9100, SEGMENT)
+    message = udp_error(IcmpError(PathError.PACKET_TOO_BIG, 1300), src, 9000, dst, 9100, SEGMENT)
     if len(src) == 16:  # a raw socket would fill it in
         total = pseudo_sum(dst, src, ICMPV6) + len(message) + ones_sum(message)
         message = message[:2] + fold(total).to_bytes(2, "big") + message[4:]
     quote = parse_error(Packet(dst, src, ICMP if len(src) == 4 else ICMPV6, 0, message))
     assert quote is not None
-    assert quote[:4] == (PathError(ErrorKind.PACKET_TOO_BIG, 1300), src, dst, 17)
+    assert quote[:4] == (IcmpError(PathError.PACKET_TOO_BIG, 1300), src, dst, 17)
     assert quote.payload == struct.pack("!HHHH", 9000, 9100, 8 + len(SEGMENT), 0) + SEGMENT
 
 
 @FAMILIES
 def test_an_error_fits_the_smallest_packet_every_host_takes(src: bytes, dst: bytes) -> None:
-    packet = tcp_error(PathError(ErrorKind.PORT_UNREACHABLE), src, dst, bytes(60000))
+    packet = tcp_error(IcmpError(PathError.PORT_UNREACHABLE), src, dst, bytes(60000))
     assert len(packet) == (576 if len(src) == 4 else 1280)
     quote = parse_error(parse(packet))
     assert quote is not None and set(quote.payload) == {0}
@@ -51,7 +52,7 @@ def test_an_error_fits_the_smallest_packet_every_host_takes(src: bytes, dst: byt
 
 @FAMILIES
 def test_a_damaged_error_is_none(src: bytes, dst: bytes) -> None:
-    packet = bytearray(tcp_error(PathError(ErrorKind.PORT_UNREACHABLE), src, dst, SEGMENT))
+    packet = bytearray(tcp_error(IcmpError(PathError.PORT_UNREACHABLE), src, dst, SEGMENT))
     packet[-1] ^= 1
     assert parse_error(parse(bytes(packet))) is None
 
@@ -63,11 +64,11 @@ def test_an_echo_request_is_no_error() -> None:
 
 
 def test_mtu_counts_the_header_of_the_other_side() -> None:
-    error = PathError(ErrorKind.PACKET_TOO_BIG, 1400)
+    error = IcmpError(PathError.PACKET_TOO_BIG, 1400)
     assert mtu_across(error, 20, 28).mtu == 1408
     assert mtu_across(error, 48, 20).mtu == 1372
-    assert mtu_across(PathError(ErrorKind.PACKET_TOO_BIG, 0), 20, 28).mtu == 0
-    assert mtu_across(PathError(ErrorKind.PORT_UNREACHABLE), 20, 28) == PathError(ErrorKind.PORT_UNREACHABLE)
+    assert mtu_across(IcmpError(PathError.PACKET_TOO_BIG, 0), 20, 28).mtu == 0
+    assert mtu_across(IcmpError(PathError.PORT_UNREACHABLE), 20, 28) == IcmpError(PathError.PORT_UNREACHABLE)
 
 
 @given(st.sampled_from([(ICMP, V4), (ICMPV6, V6)]), st.binary(max_size=120), st.booleans())

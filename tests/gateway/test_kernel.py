@@ -190,7 +190,7 @@ def test_the_kernel_follows_a_path_mtu_that_shrinks(net: Net, index: int) -> Non
                 assert peer.receive_data(len(data)) == data
             finally:
                 net.gateway.mtu = MTU
-            assert net.gateway.counters.icmp["to-kernel packet-too-big"] >= 1
+            assert net.gateway.counters.icmp["to-kernel packet too big"] >= 1
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG) <= 1400 - 48
         peer.send(RST)
 

@@ -17,10 +17,8 @@ from utcp.core.connection import SHUT_RD, SHUT_WR, Connection
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.observer import Observer
-from utcp.core.paths import PathError
 from utcp.core.states import EOF, READABLE, State
 from utcp.gateway import Endpoint
-from utcp.gateway.icmp import ErrorKind
 from utcp.gateway.udp import UdpSocket
 from utcp.wire.segment import Segment
 
@@ -247,7 +245,7 @@ class EnginePeer:
             self.engine.receive(path, data, time.monotonic_ns(), 0, ecn)
         for endpoint, error, _ in self._udp.errors():
             path = self.engine.path(self.endpoint, endpoint)
-            self.engine.path_error(path, _PATH_ERRORS[error.kind], time.monotonic_ns(), error.mtu)
+            self.engine.path_error(path, error.kind, time.monotonic_ns(), error.mtu)
 
     def _pump(self) -> None:
         for core in self.engine.ready():
@@ -270,13 +268,3 @@ class EnginePeer:
             # Lost, as far as TCP is concerned; a path's error arrives by the error queue
             if exc.errno not in (errno.ECONNREFUSED, errno.EMSGSIZE, errno.EAGAIN, errno.ENOBUFS):
                 raise
-
-
-_PATH_ERRORS: Final = {
-    ErrorKind.NET_UNREACHABLE: PathError.NET_UNREACHABLE,
-    ErrorKind.HOST_UNREACHABLE: PathError.HOST_UNREACHABLE,
-    ErrorKind.PORT_UNREACHABLE: PathError.PORT_UNREACHABLE,
-    ErrorKind.ADMIN_PROHIBITED: PathError.ADMIN_PROHIBITED,
-    ErrorKind.TTL_EXCEEDED: PathError.TTL_EXCEEDED,
-    ErrorKind.PACKET_TOO_BIG: PathError.PACKET_TOO_BIG,
-}

@@ -19,34 +19,35 @@ ORIGIN_LOCAL: Final = 1
 ORIGIN_ICMP: Final = 2
 ORIGIN_ICMP6: Final = 3
 
-# (type, code) -> meaning: RFC 792, RFC 1122 3.2.2.1, RFC 1812 5.2.7.1
-_ICMP: Final = {
+# (type, code) -> meaning: RFC 792, RFC 1122 3.2.2.1, RFC 1812 5.2.7.1. Who writes one takes the first of its meaning
+ICMP_CODES: Final = {
     (3, 0): PathError.NET_UNREACHABLE,
     (3, 1): PathError.HOST_UNREACHABLE,
-    (3, 2): PathError.PORT_UNREACHABLE,  # protocol unreachable: no UDP there at all
     (3, 3): PathError.PORT_UNREACHABLE,
+    (3, 2): PathError.PORT_UNREACHABLE,  # protocol unreachable: no UDP there at all
     (3, 4): PathError.PACKET_TOO_BIG,
     (3, 5): PathError.HOST_UNREACHABLE,
     (3, 6): PathError.NET_UNREACHABLE,
     (3, 7): PathError.HOST_UNREACHABLE,
+    (3, 13): PathError.ADMIN_PROHIBITED,
     (3, 9): PathError.ADMIN_PROHIBITED,
     (3, 10): PathError.ADMIN_PROHIBITED,
     (3, 11): PathError.NET_UNREACHABLE,
     (3, 12): PathError.HOST_UNREACHABLE,
-    (3, 13): PathError.ADMIN_PROHIBITED,
     (11, 0): PathError.TTL_EXCEEDED,
 }
 # RFC 4443 3
-_ICMP6: Final = {
+ICMPV6_CODES: Final = {
     (1, 0): PathError.NET_UNREACHABLE,
     (1, 1): PathError.ADMIN_PROHIBITED,
-    (1, 2): PathError.HOST_UNREACHABLE,
-    (1, 3): PathError.HOST_UNREACHABLE,
+    (1, 3): PathError.HOST_UNREACHABLE,  # address unreachable
+    (1, 2): PathError.HOST_UNREACHABLE,  # beyond the scope of the source address
     (1, 4): PathError.PORT_UNREACHABLE,
     (1, 5): PathError.ADMIN_PROHIBITED,
     (1, 6): PathError.NET_UNREACHABLE,
     (2, 0): PathError.PACKET_TOO_BIG,
     (3, 0): PathError.TTL_EXCEEDED,
+    (4, 1): PathError.PORT_UNREACHABLE,  # next header unknown: no UDP there at all
 }
 _LOCAL: Final = {
     errno.EHOSTUNREACH: PathError.HOST_UNREACHABLE,
@@ -54,6 +55,7 @@ _LOCAL: Final = {
     errno.ENETDOWN: PathError.NET_UNREACHABLE,
     errno.EMSGSIZE: PathError.PACKET_TOO_BIG,
     errno.EACCES: PathError.ADMIN_PROHIBITED,
+    errno.EPERM: PathError.ADMIN_PROHIBITED,  # a packet filter
 }
 
 
@@ -71,9 +73,9 @@ def parse(ancillary: list[tuple[int, int, bytes]]) -> tuple[PathError, int, str]
         if (level, option) in ((socket.IPPROTO_IP, IP_RECVERR), (socket.IPPROTO_IPV6, IPV6_RECVERR)):
             number, origin, icmp_type, code, _, info, _ = SOCK_EXTENDED_ERR.unpack_from(value)
             if origin == ORIGIN_ICMP:
-                kind = _ICMP.get((icmp_type, code))
+                kind = ICMP_CODES.get((icmp_type, code))
             elif origin == ORIGIN_ICMP6:
-                kind = _ICMP6.get((icmp_type, code))
+                kind = ICMPV6_CODES.get((icmp_type, code))
             elif origin == ORIGIN_LOCAL:
                 kind = _LOCAL.get(number)
             mtu = info if kind is PathError.PACKET_TOO_BIG else 0

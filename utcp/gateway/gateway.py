@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Final, Protocol
 
-from utcp.gateway.icmp import ErrorKind, PathError, mtu_across, parse_error, tcp_error
+from utcp.aio.icmp import kind_of_errno
+from utcp.core.paths import PathError
+from utcp.gateway.icmp import IcmpError, mtu_across, parse_error, tcp_error
 from utcp.gateway.impair import PASS, Direction, Impair
 from utcp.gateway.packets import (
     ICMP,
@@ -32,7 +34,7 @@ from utcp.gateway.packets import (
     tcp_checksum_ok,
 )
 from utcp.gateway.routes import Endpoint, KernelAddress, Route, RoutingTable, UnknownAddress
-from utcp.gateway.udp import RawIcmp, UdpSocket, path_error
+from utcp.gateway.udp import RawIcmp, UdpSocket
 from utcp.wire.segment import HEADER_SIZE
 
 Capture = Callable[[int, str, str, bytes, list[str] | None], object]
@@ -176,13 +178,13 @@ class Gateway:
             route = self.routes.from_kernel(packet.src, packet.dst)
         except UnknownAddress as unknown:
             # As a router does that knows no such host: the kernel's connect() fails at once
-            self._tell_kernel(PathError(ErrorKind.HOST_UNREACHABLE), packet.src, packet.dst, packet.payload)
+            self._tell_kernel(IcmpError(PathError.HOST_UNREACHABLE), packet.src, packet.dst, packet.payload)
             raise BadPacket(unknown.reason) from None
         if not tcp_checksum_ok(packet.payload, route.pseudo):
             raise BadPacket("bad-checksum")
         limit = route.segment_limit(self.mtu, self._tun.mtu)
         if len(packet.payload) > limit:
-            too_big = PathError(ErrorKind.PACKET_TOO_BIG, limit + route.outer_header)
+            too_big = IcmpError(PathError.PACKET_TOO_BIG, limit + route.outer_header)
             self._pass_error_to_kernel(too_big, route, packet.payload)
             raise BadPacket("too-big")
         segment = self._clamp(packet.payload, limit)
@@ -195,9 +197,9 @@ class Gateway:
         except OSError as exc:
             self.counters.drops[_error_name("udp", exc)] += 1
             mtu = self._drain_errors(route.kernel)
-            kind = path_error(exc.errno or 0)
+            kind = kind_of_errno(exc.errno or 0)
             if kind is not None:
-                self._pass_error_to_kernel(PathError(kind, mtu), route, segment)
+                self._pass_error_to_kernel(IcmpError(kind, mtu), route, segment)
             return
         self.counters.segments_to_utcp += 1
         self.counters.bytes_to_utcp += len(segment)
@@ -222,7 +224,7 @@ class Gateway:
         route = self.routes.from_utcp(index, sender)
         limit = route.segment_limit(self.mtu, self._tun.mtu)
         if len(segment) > limit:
-            too_big = PathError(ErrorKind.PACKET_TOO_BIG, limit + route.outer_header)
+            too_big = IcmpError(PathError.PACKET_TOO_BIG, limit + route.outer_header)
             self._tell_utcp(too_big, route, segment)
             raise BadPacket("too-big")
         self._forward(Direction.TO_KERNEL, route, self._clamp(segment, limit), ecn)
@@ -299,10 +301,10 @@ class Gateway:
         error = mtu_across(quote.error, route.inner_header, route.outer_header)
         self._tell_utcp(error, route, quote.payload)
 
-    def _tell_utcp(self, error: PathError, route: Route, segment: bytes) -> None:
+    def _tell_utcp(self, error: IcmpError, route: Route, segment: bytes) -> None:
         gateway = self.kernel[route.kernel].udp
         if self._icmp.send(error, route.endpoint, gateway, segment):
-            self.counters.icmp[f"to-utcp {error.kind.value}"] += 1
+            self.counters.icmp[f"to-utcp {error.kind}"] += 1
         else:
             self.counters.drops["icmp-to-utcp-not-possible"] += 1
 
@@ -318,17 +320,17 @@ class Gateway:
                 self._pass_error_to_kernel(error, self.routes.from_utcp(index, endpoint), segment)
         return mtu
 
-    def _pass_error_to_kernel(self, error: PathError, route: Route, segment: bytes) -> None:
+    def _pass_error_to_kernel(self, error: IcmpError, route: Route, segment: bytes) -> None:
         error = mtu_across(error, route.outer_header, route.inner_header)
         self._tell_kernel(error, route.kernel_packed, route.host_packed, segment)
 
-    def _tell_kernel(self, error: PathError, src: bytes, dst: bytes, segment: bytes) -> None:
+    def _tell_kernel(self, error: IcmpError, src: bytes, dst: bytes, segment: bytes) -> None:
         try:
             self._tun.write(tcp_error(error, src, dst, segment))
         except OSError:
             self.counters.drops["icmp-to-kernel-not-possible"] += 1
         else:
-            self.counters.icmp[f"to-kernel {error.kind.value}"] += 1
+            self.counters.icmp[f"to-kernel {error.kind}"] += 1
 
 
 def _error_name(where: str, exc: OSError) -> str:

@@ -9,9 +9,10 @@ hands the quoted TCP header to utcp).
 from __future__ import annotations
 
 import struct
-from enum import Enum
 from typing import Final, NamedTuple
 
+from utcp.aio.icmp import ICMP_CODES, ICMPV6_CODES
+from utcp.core.paths import PathError
 from utcp.gateway.packets import (
     ICMP,
     ICMPV6,
@@ -31,60 +32,21 @@ _ICMP: Final = struct.Struct("!BBHI")
 _UDP: Final = struct.Struct("!HHHH")
 
 
-class ErrorKind(Enum):
-    """What happened to a packet on its way; the wording is IPv4's (RFC 792, RFC 1191, RFC 4443)."""
-
-    NET_UNREACHABLE = "net-unreachable"
-    HOST_UNREACHABLE = "host-unreachable"
-    PORT_UNREACHABLE = "port-unreachable"
-    ADMIN_PROHIBITED = "admin-prohibited"
-    TTL_EXCEEDED = "ttl-exceeded"
-    PACKET_TOO_BIG = "packet-too-big"
-
-
-class PathError(NamedTuple):
+class IcmpError(NamedTuple):
     """An error and, for PACKET_TOO_BIG, the largest IP packet in bytes that fits (0: the router did not say)."""
 
-    kind: ErrorKind
+    kind: PathError
     mtu: int = 0
 
 
 class Quote(NamedTuple):
     """What an ICMP error says: the error, and the head of the packet it is about (addresses packed)."""
 
-    error: PathError
+    error: IcmpError
     src: bytes
     dst: bytes
     protocol: int
     payload: bytes
-
-
-# The first of each kind is the one written
-_ICMPV4_CODES: Final = {
-    (3, 0): ErrorKind.NET_UNREACHABLE,
-    (3, 1): ErrorKind.HOST_UNREACHABLE,
-    (3, 3): ErrorKind.PORT_UNREACHABLE,
-    (3, 2): ErrorKind.PORT_UNREACHABLE,  # protocol unreachable: nobody there speaks it
-    (3, 4): ErrorKind.PACKET_TOO_BIG,
-    (3, 13): ErrorKind.ADMIN_PROHIBITED,
-    (3, 9): ErrorKind.ADMIN_PROHIBITED,
-    (3, 10): ErrorKind.ADMIN_PROHIBITED,
-    (11, 0): ErrorKind.TTL_EXCEEDED,
-}
-_ICMPV6_CODES: Final = {
-    (1, 0): ErrorKind.NET_UNREACHABLE,
-    (1, 3): ErrorKind.HOST_UNREACHABLE,
-    (1, 4): ErrorKind.PORT_UNREACHABLE,
-    (4, 1): ErrorKind.PORT_UNREACHABLE,  # next header unknown: nobody there speaks it
-    (2, 0): ErrorKind.PACKET_TOO_BIG,
-    (1, 1): ErrorKind.ADMIN_PROHIBITED,
-    (3, 0): ErrorKind.TTL_EXCEEDED,
-}
-
-
-def error_kind(type_: int, code: int, *, v6: bool) -> ErrorKind | None:
-    """The error an ICMP type and code stand for; None for what is no such error (echo, redirects, ...)."""
-    return (_ICMPV6_CODES if v6 else _ICMPV4_CODES).get((type_, code))
 
 
 def parse_error(packet: Packet) -> Quote | None:
@@ -94,17 +56,17 @@ def parse_error(packet: Packet) -> Quote | None:
     if len(data) < _ICMP.size:
         return None
     type_, code, _, rest = _ICMP.unpack_from(data)
-    kind = error_kind(type_, code, v6=v6)
+    kind = (ICMPV6_CODES if v6 else ICMP_CODES).get((type_, code))
     total = ones_sum(data) + (pseudo_sum(packet.src, packet.dst, ICMPV6) + len(data) if v6 else 0)
     if kind is None or total % 0xFFFF:
         return None
     mtu = 0
-    if kind is ErrorKind.PACKET_TOO_BIG:
+    if kind is PathError.PACKET_TOO_BIG:
         mtu = rest if v6 else rest & 0xFFFF  # RFC 4443 3.2, RFC 1191 4
-    return _quote(PathError(kind, mtu), data[_ICMP.size :])
+    return _quote(IcmpError(kind, mtu), data[_ICMP.size :])
 
 
-def _quote(error: PathError, head: bytes) -> Quote | None:
+def _quote(error: IcmpError, head: bytes) -> Quote | None:
     """The quoted packet is cut short, so that its lengths are not to be checked as ``packets.parse`` does."""
     version = head[0] >> 4 if head else 0
     size = (head[0] & 15) * 4 if version == 4 else 40
@@ -115,7 +77,7 @@ def _quote(error: PathError, head: bytes) -> Quote | None:
     return Quote(error, head[8:24], head[24:40], head[6], head[size:])
 
 
-def tcp_error(error: PathError, src: bytes, dst: bytes, segment: bytes) -> bytes:
+def tcp_error(error: IcmpError, src: bytes, dst: bytes, segment: bytes) -> bytes:
     """The IP packet that tells ``src`` that its ``segment`` to ``dst`` met ``error``, as ``dst`` would say it."""
     quoted = IpHeader(src, dst).packet(segment)
     message = icmp_message(error, quoted, v6=len(src) == 16)
@@ -125,15 +87,15 @@ def tcp_error(error: PathError, src: bytes, dst: bytes, segment: bytes) -> bytes
     return IpHeader(dst, src, ICMPV6).packet(message[:2] + fold(total).to_bytes(2, "big") + message[4:])
 
 
-def udp_error(error: PathError, src: bytes, src_port: int, dst: bytes, dst_port: int, payload: bytes) -> bytes:
+def udp_error(error: IcmpError, src: bytes, src_port: int, dst: bytes, dst_port: int, payload: bytes) -> bytes:
     """The ICMP message (for a raw socket) about a datagram from ``src`` to ``dst`` that held ``payload``."""
     header = _UDP.pack(src_port, dst_port, UDP_HEADER_SIZE + len(payload), 0)
     return icmp_message(error, IpHeader(src, dst, UDP).packet(header + payload), v6=len(src) == 16)
 
 
-def icmp_message(error: PathError, quoted: bytes, *, v6: bool) -> bytes:
+def icmp_message(error: IcmpError, quoted: bytes, *, v6: bool) -> bytes:
     """An ICMP error message. ICMPv6's checksum is left 0: it covers addresses, and a raw socket fills it in."""
-    codes = _ICMPV6_CODES if v6 else _ICMPV4_CODES
+    codes = ICMPV6_CODES if v6 else ICMP_CODES
     type_, code = next(key for key, kind in codes.items() if kind is error.kind)
     message = _ICMP.pack(type_, code, 0, error.mtu) + quoted[: _QUOTE_LIMIT[16 if v6 else 4]]
     if v6:
@@ -141,11 +103,11 @@ def icmp_message(error: PathError, quoted: bytes, *, v6: bool) -> bytes:
     return message[:2] + fold(ones_sum(message)).to_bytes(2, "big") + message[4:]
 
 
-def mtu_across(error: PathError, header_here: int, header_there: int) -> PathError:
+def mtu_across(error: IcmpError, header_here: int, header_there: int) -> IcmpError:
     """The error as the other side must hear it: its packets carry a header that differs in size."""
-    if error.kind is not ErrorKind.PACKET_TOO_BIG or error.mtu == 0:
+    if error.kind is not PathError.PACKET_TOO_BIG or error.mtu == 0:
         return error
-    return PathError(error.kind, max(error.mtu - header_here + header_there, 0))
+    return IcmpError(error.kind, max(error.mtu - header_here + header_there, 0))
 
 
 def header_sizes(inner: bytes, outer: bytes) -> tuple[int, int]:

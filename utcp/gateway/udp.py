@@ -6,14 +6,14 @@ socket tells a utcp host's kernel about an error that arose on the TCP side.
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
-from utcp.gateway.icmp import ErrorKind, PathError, error_kind, udp_error
+from utcp.aio.icmp import IP_RECVERR, IPV6_RECVERR, parse
+from utcp.gateway.icmp import IcmpError, udp_error
 from utcp.gateway.routes import Endpoint
 
 BUFFER_SIZE: Final = 8 << 20
@@ -21,15 +21,11 @@ MAX_DATAGRAM: Final = 65535
 
 # Options the socket module has no names for (linux/in.h, linux/in6.h, asm/socket.h, linux/errqueue.h)
 _IP_MTU_DISCOVER: Final = 10
-_IP_RECVERR: Final = 11
 _IP_RECVTOS: Final = 13
 _IP_PMTUDISC_DO: Final = 2
 _IPV6_MTU_DISCOVER: Final = 23
-_IPV6_RECVERR: Final = 25
 _SO_SNDBUFFORCE: Final = 32
 _SO_RCVBUFFORCE: Final = 33
-_SO_EE_ORIGIN_LOCAL: Final = 1
-_EXTENDED_ERROR: Final = struct.Struct("=IBBBBII")
 
 _INT: Final = struct.Struct("=i")
 
@@ -38,7 +34,7 @@ class SendError(NamedTuple):
     """A datagram to ``endpoint`` met an error. ``payload`` is what the error quoted of it, perhaps nothing."""
 
     endpoint: Endpoint
-    error: PathError
+    error: IcmpError
     payload: bytes
 
 
@@ -67,11 +63,11 @@ class UdpSocket:
         if self._v6:
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
-            s.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            s.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
             s.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _IP_PMTUDISC_DO)
         else:
             s.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
-            s.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+            s.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
             s.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DO)
 
     def fileno(self) -> int:
@@ -117,35 +113,13 @@ class UdpSocket:
                 payload, ancillary, _, to = self._socket.recvmsg(MAX_DATAGRAM, 512, socket.MSG_ERRQUEUE)
             except OSError:
                 return
-            error = _read_extended_error(ancillary)
+            error = parse(ancillary)
             if error is not None and to:
-                yield SendError(Endpoint(to[0], to[1]), error, payload)
+                kind, mtu, _ = error
+                yield SendError(Endpoint(to[0], to[1]), IcmpError(kind, mtu), payload)
 
     def close(self) -> None:
         self._socket.close()
-
-
-def _read_extended_error(ancillary: list[tuple[int, int, bytes]]) -> PathError | None:
-    for level, kind, value in ancillary:
-        if (level, kind) in ((socket.IPPROTO_IP, _IP_RECVERR), (socket.IPPROTO_IPV6, _IPV6_RECVERR)):
-            number, origin, type_, code, _, info, _ = _EXTENDED_ERROR.unpack_from(value)
-            if number == errno.EMSGSIZE:
-                return PathError(ErrorKind.PACKET_TOO_BIG, info)
-            if origin == _SO_EE_ORIGIN_LOCAL:  # no route, no neighbour: found out here
-                return PathError(ErrorKind.HOST_UNREACHABLE)
-            error = error_kind(type_, code, v6=level == socket.IPPROTO_IPV6)
-            return None if error is None else PathError(error)
-    return None
-
-
-def path_error(number: int) -> ErrorKind | None:
-    """What a failed send call means for the segment; None for a lack of buffers, which is a loss like any other."""
-    return {
-        errno.EMSGSIZE: ErrorKind.PACKET_TOO_BIG,
-        errno.ENETUNREACH: ErrorKind.NET_UNREACHABLE,
-        errno.EHOSTUNREACH: ErrorKind.HOST_UNREACHABLE,
-        errno.EPERM: ErrorKind.ADMIN_PROHIBITED,  # a packet filter
-    }.get(number)
 
 
 class RawIcmp:
@@ -163,7 +137,7 @@ class RawIcmp:
     def available(self) -> bool:
         return bool(self._sockets)
 
-    def send(self, error: PathError, src: Endpoint, dst: Endpoint, payload: bytes) -> bool:
+    def send(self, error: IcmpError, src: Endpoint, dst: Endpoint, payload: bytes) -> bool:
         """Tell ``src``'s host that the datagram from there to ``dst`` with this payload met ``error``."""
         source, destination = ip_address(src.host.partition("%")[0]), ip_address(dst.host.partition("%")[0])
         raw = self._sockets.get(source.version == 6)
