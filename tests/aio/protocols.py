@@ -1,4 +1,4 @@
-"""Protocols that write down what happens to them, and small servers to talk to."""
+"""Small servers to talk to, and connected pairs of recorders."""
 
 from __future__ import annotations
 
@@ -8,60 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import utcp
+from support.recorder import Accepted, Recorder
+
+__all__ = ["HOST", "Accepted", "Echo", "Recorder", "pair", "serving", "transport_of", "until"]
 
 HOST = "127.0.0.1"
-
-
-class Recorder(asyncio.Protocol):
-    """Keeps every callback in ``events`` and all data in ``data``; futures tell of the milestones."""
-
-    def __init__(self, *, keep_open: bool = False) -> None:
-        loop = asyncio.get_running_loop()
-        self.keep_open = keep_open
-        self.events: list[str] = []
-        self.data = bytearray()
-        self.transport: utcp.Transport | None = None
-        self.made: asyncio.Future[utcp.Transport] = loop.create_future()
-        self.eof: asyncio.Future[None] = loop.create_future()
-        self.lost: asyncio.Future[BaseException | None] = loop.create_future()
-        self._expected: list[tuple[int, asyncio.Future[None]]] = []
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, utcp.Transport)
-        self.events.append("made")
-        self.transport = transport
-        self.made.set_result(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self.events[-1] != "data":
-            self.events.append("data")
-        self.data += data
-        for size, waiter in self._expected:
-            if len(self.data) >= size and not waiter.done():
-                waiter.set_result(None)
-
-    def eof_received(self) -> bool:
-        self.events.append("eof")
-        self.eof.set_result(None)
-        return self.keep_open
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.events.append("lost")
-        self.lost.set_result(exc)
-
-    def pause_writing(self) -> None:
-        self.events.append("pause")
-
-    def resume_writing(self) -> None:
-        self.events.append("resume")
-
-    async def received(self, size: int) -> bytes:
-        """Wait for this many bytes in all."""
-        if len(self.data) < size:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._expected.append((size, waiter))
-            await waiter
-        return bytes(self.data)
 
 
 class Echo(asyncio.Protocol):
@@ -73,24 +24,6 @@ class Echo(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
-
-
-class Accepted:
-    """A protocol factory for servers that hands out what it made."""
-
-    def __init__(self, factory: Callable[[], Recorder] = Recorder) -> None:
-        self._factory = factory
-        self._queue: asyncio.Queue[Recorder] = asyncio.Queue()
-
-    def __call__(self) -> Recorder:
-        protocol = self._factory()
-        self._queue.put_nowait(protocol)
-        return protocol
-
-    async def get(self) -> Recorder:
-        protocol = await self._queue.get()
-        await protocol.made
-        return protocol
 
 
 @asynccontextmanager
@@ -128,5 +61,6 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 def transport_of(recorder: Recorder) -> utcp.Transport:
-    assert recorder.transport is not None
-    return recorder.transport
+    transport = recorder.transport
+    assert isinstance(transport, utcp.Transport)
+    return transport

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, final
 
 import utcp
-from contract.recorder import Accepted, Recorder
+from support.recorder import Accepted, Recorder
 
 HOST: Final = "127.0.0.1"
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from contract.recorder import Recorder, fill
 from contract.stacks import Stack, on_uvloop
+from support.recorder import Recorder, fill
 
 
 async def test_pause_and_resume_writing(stack: Stack) -> None:

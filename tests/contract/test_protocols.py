@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from contract.recorder import BufferedRecorder, Recorder
 from contract.stacks import HOST, Stack, on_uvloop, port_of
+from support.recorder import BufferedRecorder, Recorder
 
 Kind = type[Recorder] | type[BufferedRecorder]
 

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from contract.recorder import Accepted, Recorder
 from contract.stacks import HOST, Stack, on_uvloop, port_of
+from support.recorder import Accepted, Recorder
 
 
 async def test_a_server_s_life(stack: Stack) -> None:

@@ -16,7 +16,7 @@ class _Recording(asyncio.BaseProtocol):
         self.events: list[str] = []
         self.data = bytearray()
         self.transport: Any = None
-        self.made: asyncio.Future[None] = loop.create_future()
+        self.made: asyncio.Future[Any] = loop.create_future()  # the transport
         self.eof: asyncio.Future[None] = loop.create_future()
         self.paused: asyncio.Future[None] = loop.create_future()
         self.resumed: asyncio.Future[None] = loop.create_future()
@@ -26,7 +26,7 @@ class _Recording(asyncio.BaseProtocol):
     def connection_made(self, transport: Any) -> None:
         self.events.append("made")
         self.transport = transport
-        self.made.set_result(None)
+        self.made.set_result(transport)
 
     def eof_received(self) -> bool:
         self.events.append("eof")
