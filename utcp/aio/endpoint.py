@@ -44,6 +44,7 @@ class EndpointStats:
     Attributes:
         counters: the engine's.
         states: connections now, by state; TIME-WAIT records included.
+        memory: bytes received and not yet read, in order or not (``max_memory`` is their bound).
         wakeups: turns of the event loop that the socket or a deadline asked for.
         congestions: how often the network took no more for a while.
         datagrams: the network's own numbers: system calls, failures, granted buffer sizes in bytes.
@@ -51,6 +52,7 @@ class EndpointStats:
 
     counters: Counters
     states: dict[State, int]
+    memory: int
     wakeups: int
     congestions: int
     datagrams: dict[str, int]
@@ -220,10 +222,21 @@ class Endpoint:
         return EndpointStats(
             counters=self.engine.counters,
             states=self.engine.states(),
+            memory=self.engine.memory,
             wakeups=pump.wakeups,
             congestions=pump.congestions,
             datagrams=self._datagrams.stats(),
         )
+
+    def set_option(self, name: str, value: object) -> None:
+        """Change one Config field (``"msl"``, ``"max_connections"``, ...) while connections live.
+
+        It holds for what begins after it, and for every living connection as far as ``transport.set_option`` has
+        the field. TIME-WAIT records that exist keep their time. Raises ValueError or TypeError as `Config` does,
+        with nothing changed.
+        """
+        self.engine.set_option(name, value, self._pump.clock())
+        self._pump.touch()
 
     def is_closing(self) -> bool:
         return self._closing

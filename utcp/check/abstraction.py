@@ -28,7 +28,7 @@ _IGNORED: Final = frozenset(
     {
         *("stack", "route", "policy", "listener", "context", "slot", "key", "path", "local_port", "remote_port"),
         *("armed_at", "in_ready", "ready_bits", "train_serial", "error", "reason", "ts_offset"),
-        *("bytes_in", "bytes_out", "segments_in", "segments_out", "retransmissions", "syn_count"),
+        *("bytes_in", "bytes_out", "held", "segments_in", "segments_out", "retransmissions", "syn_count"),
         *(
             "opened_at",
             "progress_at",

@@ -19,7 +19,7 @@ from utcp.core.states import (
     LAST_ACK,
     SYN_SENT,
 )
-from utcp.core.tcb import Tcb, mark_dirty, mark_ready
+from utcp.core.tcb import Tcb, count_held, mark_dirty, mark_ready
 from utcp.core.teardown import (
     ABORTED,
     CLOSED_EARLY,
@@ -94,6 +94,7 @@ def stop_reading(tcb: Tcb) -> None:
     queue = tcb.receive_queue
     if queue is not None:
         tcb.discarded += queue.clear()
+        count_held(tcb)
 
 
 def reset_for_unread_data(tcb: Tcb) -> None:

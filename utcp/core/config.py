@@ -6,13 +6,13 @@ of its attributes do not name the field.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, Final
 
 from utcp.core.policy import Policy
 
-__all__ = ["CONNECTION_OPTIONS", "Config", "Policy", "policy_of"]
+__all__ = ["CONNECTION_OPTIONS", "Config", "Policy", "changed", "policy_of"]
 
 # What ``Connection.set_option`` may change on a living connection.
 CONNECTION_OPTIONS: Final = frozenset(
@@ -92,12 +92,17 @@ class Config:
         linger: None, the close goes on in the background; 0, close sends RST; else RST after so many seconds if
             not everything is acknowledged by then (SO_LINGER).
         max_orphans: 65_536 connections nobody holds, per engine (Linux tcp_max_orphans).
+        max_connections: 1_048_576 connections, per engine; TIME-WAIT records have a limit of their own.
+        max_half_open: 65_536 connections in SYN-RECEIVED that came from listeners, per engine (Linux
+            tcp_max_syn_backlog is per listener, as the backlog is here).
 
     Sending and receiving
         nodelay: False, Nagle's algorithm is on (RFC 9293 3.7.4, TCP_NODELAY).
         max_segment_size: None, from the path MTU; else bytes, a cap in both directions (RFC 9293 3.7.1,
             TCP_MAXSEG).
         receive_buffer: 1_048_576 bytes, the most that is held for the reader and so the largest window offered.
+        max_memory: 1_073_741_824 bytes received and not yet read, in order or not, per engine (Linux tcp_mem). Beyond
+            it a connection is given room for two segments.
         window_scaling: True, offer and accept the option (RFC 7323 2).
         timestamps: True, offer and accept the option (RFC 7323 3).
         sack: True, offer and accept SACK-permitted (RFC 2018 2).
@@ -143,10 +148,13 @@ class Config:
     close_timeout: float = _seconds(30.0, 0.0, _DAY)
     linger: float | None = _seconds(None, 0.0, _DAY)
     max_orphans: int = _count(65_536, 0, 1 << 26, "connections")
+    max_connections: int = _count(1_048_576, 0, 1 << 26, "connections")
+    max_half_open: int = _count(65_536, 0, 1 << 26, "connections")
 
     nodelay: bool = _switch(False)
     max_segment_size: int | None = _count(None, 64, 65_495, "bytes")
     receive_buffer: int = _count(1_048_576, 1, 1 << 30, "bytes")
+    max_memory: int = _count(1 << 30, 0, 1 << 50, "bytes")
     window_scaling: bool = _switch(True)
     timestamps: bool = _switch(True)
     sack: bool = _switch(True)
@@ -226,6 +234,12 @@ class Config:
 def policy_of(config: Config) -> Policy:
     """The Policy of a Config; equal configs share one."""
     return Policy(config)
+
+
+def changed(policy: Policy, name: str, value: object) -> Policy:
+    """The policy with one field of its Config changed. Raises TypeError or ValueError as Config does."""
+    changes: dict[str, Any] = {name: value}
+    return policy_of(replace(policy.config, **changes))
 
 
 def _check(name: str, value: object, kind: type, lo: float = 0, hi: float = 0, unit: str = "") -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import replace
-from typing import Any, Final, final
+from typing import Final, final
 
 from mypy_extensions import i64
 
 from utcp.core.buffers import SendQueue
 from utcp.core.closing import abort, close, close_sending_side, stop_reading
-from utcp.core.config import CONNECTION_OPTIONS, policy_of
+from utcp.core.config import CONNECTION_OPTIONS, Policy, changed
 from utcp.core.deadlines import unacked_data
 from utcp.core.handshake import set_smss, start_keepalive
 from utcp.core.info import ConnectionInfo, snapshot
 from utcp.core.states import SYN_RECEIVED, TIME_WAIT, State
-from utcp.core.tcb import Tcb, mark_dirty, queued_bytes
+from utcp.core.tcb import Tcb, count_held, mark_dirty, queued_bytes
 from utcp.core.teardown import ABORTED
 from utcp.core.urgent import mark_urgent, urgent_bytes
 
@@ -123,6 +122,7 @@ class Connection(Tcb):
         if queue is None or queue.size == 0:
             return b""
         data = queue.take(limit)
+        count_held(self)
         if self.urgent_in and urgent_bytes(self) == 0:
             self.urgent_in = False
         if not self.done and not self.fin_received:
@@ -175,9 +175,12 @@ class Connection(Tcb):
             raise ValueError(
                 f"{name}: not an option of a connection (these are: {', '.join(sorted(CONNECTION_OPTIONS))})"
             )
-        changes: dict[str, Any] = {name: value}
-        policy = policy_of(replace(self.policy.config, **changes))
+        policy = changed(self.policy, name, value)
         self._call("set_option", now)
+        self.follow(policy, name)
+
+    def follow(self, policy: Policy, name: str) -> None:
+        """For the engine: from now on ``policy`` holds, which differs in the option ``name``."""
         self.policy = policy
         self.window_update = True
         if name == "max_segment_size" and self.st >= SYN_RECEIVED:

@@ -27,6 +27,7 @@ class Counters:
         self.failed_opens: i64 = 0
         self.established: i64 = 0
         self.accept_overflows: i64 = 0
+        self.connections_refused: i64 = 0
         self.syn_cookies_sent: i64 = 0
         self.syn_cookies_accepted: i64 = 0
         self.timeouts: i64 = 0
@@ -34,6 +35,7 @@ class Counters:
         self.time_wait_evicted: i64 = 0
         self.time_wait_restarted: i64 = 0
         self.orphans_dropped: i64 = 0
+        self.memory_drops: i64 = 0
         self.paths_released: i64 = 0
         self.drops: dict[str, int] = {}
 
@@ -58,6 +60,7 @@ class Counters:
             "failed_opens": self.failed_opens,
             "established": self.established,
             "accept_overflows": self.accept_overflows,
+            "connections_refused": self.connections_refused,
             "syn_cookies_sent": self.syn_cookies_sent,
             "syn_cookies_accepted": self.syn_cookies_accepted,
             "timeouts": self.timeouts,
@@ -65,6 +68,7 @@ class Counters:
             "time_wait_evicted": self.time_wait_evicted,
             "time_wait_restarted": self.time_wait_restarted,
             "orphans_dropped": self.orphans_dropped,
+            "memory_drops": self.memory_drops,
             "paths_released": self.paths_released,
             "drops": dict(self.drops),
         }

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 from mypy_extensions import i64
 
 from utcp.core.arrives import segment_arrives
-from utcp.core.config import Config, policy_of
+from utcp.core.config import CONNECTION_OPTIONS, Config, changed, policy_of
 from utcp.core.connection import Connection
 from utcp.core.counters import Counters
 from utcp.core.handshake import offer_options, set_smss
@@ -25,7 +25,7 @@ from utcp.core.reset import refused
 from utcp.core.stack import NEVER, Stack, connection_key
 from utcp.core.states import ESTABLISHED, LISTEN, SYN_RECEIVED, SYN_SENT, TIME_WAIT, State
 from utcp.core.tcb import Tcb, mark_dirty
-from utcp.core.teardown import REFUSED, adopt, enter_closed
+from utcp.core.teardown import REFUSED, adopt, enter_closed, evict_time_wait
 from utcp.core.time_wait import expire_time_wait, reusable_locally, take_over
 from utcp.core.timeouts import run_deadlines
 from utcp.core.trains import Train
@@ -81,9 +81,17 @@ class Engine:
 
     @config.setter
     def config(self, config: Config) -> None:
-        """Holds for what begins after it: new connections, new TIME-WAIT records of connections made after it."""
-        self._stack.config = config
-        self._stack.policy = policy_of(config)
+        """Holds for what begins after it: connections made and accepted from now on, and their TIME-WAIT records.
+
+        A listener with a configuration of its own keeps it. ``set_option`` changes what lives, too.
+        """
+        stack = self._stack
+        before = stack.policy
+        stack.config = config
+        stack.policy = policy_of(config)
+        for listener in stack.listeners.values():
+            if listener.policy is before:
+                listener.policy = stack.policy
 
     @property
     def counters(self) -> Counters:
@@ -108,6 +116,11 @@ class Engine:
     def stack(self) -> Stack:
         """The engine's insides, for tests and for whoever experiments."""
         return self._stack
+
+    @property
+    def memory(self) -> int:
+        """Bytes received and not yet read, in order or not, of all connections that live (``max_memory``)."""
+        return self._stack.held
 
     @property
     def time_wait_count(self) -> int:
@@ -248,7 +261,7 @@ class Engine:
         """Active open (RFC 9293 3.10.1) to TCP port ``port`` at the peer of ``path``.
 
         Raises ValueError for a port out of range or an unknown path, OSError EADDRINUSE when ``local_port`` is
-        taken for this peer, EADDRNOTAVAIL when no ephemeral port is left.
+        taken for this peer, EADDRNOTAVAIL when no ephemeral port is left, ENOBUFS when there are ``max_connections``.
         """
         stack = self._stack
         route = stack.paths.get(path)
@@ -257,6 +270,9 @@ class Engine:
         _check_port("port", port, 1)
         _check_port("local_port", local_port, 0)
         stack.now = max(stack.now, now)
+        if stack.crowded():
+            stack.counters.connections_refused += 1
+            raise OSError(errno.ENOBUFS, f"No buffer space available: {len(stack.by_key)} connections (max_connections)")
         policy = self._policy(config)
         if local_port == 0:
             local_port = self._ephemeral_port(route, port, policy.timestamps)
@@ -315,6 +331,29 @@ class Engine:
         listener = Listener(stack, port, backlog, self._policy(config))
         stack.listeners[port] = listener
         return listener
+
+    def set_option(self, name: str, value: object, now: i64) -> None:
+        """Change one Config field: for the engine, its listeners, what begins after it, and every living connection
+        if it is an option of connections. TIME-WAIT records that exist keep their time.
+
+        Raises ValueError or TypeError, with nothing changed.
+        """
+        stack = self._stack
+        if name not in Config.__dataclass_fields__:
+            raise ValueError(f"{name}: no such option")
+        conns = [_connection(tcb) for tcb in stack.by_key.values()] if name in CONNECTION_OPTIONS else []
+        # Few policies are shared by many connections
+        policies = {stack.policy}
+        policies.update([listener.policy for listener in stack.listeners.values()], [conn.policy for conn in conns])
+        after = {policy: changed(policy, name, value) for policy in policies}
+        stack.now = max(stack.now, now)
+        stack.policy = after[stack.policy]
+        stack.config = stack.policy.config
+        for listener in stack.listeners.values():
+            listener.policy = after[listener.policy]
+        for conn in conns:
+            conn.follow(after[conn.policy], name)
+        evict_time_wait(stack, stack.policy.max_time_wait)
 
     # Pulls
 

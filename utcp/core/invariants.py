@@ -5,7 +5,7 @@ from __future__ import annotations
 from utcp.core.deadlines import earliest_deadline, unacked_data
 from utcp.core.engine import Engine
 from utcp.core.stack import NEVER
-from utcp.core.states import CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT_2, LISTEN, TIME_WAIT
+from utcp.core.states import CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT_2, LISTEN, SYN_RECEIVED, TIME_WAIT
 from utcp.core.tcb import Tcb
 from utcp.wire.seq import seq_ge, seq_le, seq_sub
 
@@ -33,9 +33,13 @@ def check(engine: Engine) -> None:
             assert tcb.armed_at <= deadline, f"{tcb!r}: its deadline is not armed"
             assert 0 <= wheel_at <= deadline, f"{tcb!r}: the engine would sleep past its deadline"
         assert tcb.st not in (CLOSED, LISTEN, TIME_WAIT), f"{tcb!r} should have left the engine"
+        unread = 0 if tcb.receive_queue is None else tcb.receive_queue.size
+        assert tcb.held == unread + (0 if tcb.reassembly is None else tcb.reassembly.held), f"{tcb!r}: miscounted"
         assert stack.slots[tcb.slot] is tcb, f"{tcb!r} is not in its slot"
     live = sum(1 for tcb in stack.slots if tcb is not None)
     assert live == len(stack.by_key), "slots and keys disagree"
+    assert stack.half_open == sum(1 for tcb in stack.by_key.values() if tcb.passive and tcb.st == SYN_RECEIVED)
+    assert stack.held == sum(tcb.held for tcb in stack.by_key.values()), "bytes held are miscounted"
     assert stack.orphans == sum(1 for tcb in stack.by_key.values() if tcb.orphan), "orphans are miscounted"
 
 

@@ -77,6 +77,7 @@ class Listener:
     def on_established(self, tcb: Tcb) -> None:
         """A child's handshake is complete."""
         self.embryonic -= 1
+        self.stack.half_open -= 1
         assert isinstance(tcb, Connection)
         self._queue.append(tcb)
         if not self.in_ready:
@@ -84,7 +85,8 @@ class Listener:
             self.stack.ready_listeners.append(self)
 
     def full(self) -> bool:
-        return self.embryonic + len(self._queue) >= self.backlog
+        stack = self.stack
+        return self.embryonic + len(self._queue) >= self.backlog or stack.half_open >= stack.policy.max_half_open
 
     def flooded(self) -> bool:
         """Full, but of connections that may never be completed."""
@@ -110,6 +112,9 @@ def listen_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment, 
         return "listen-no-syn"
     if seg.flags & FIN and listener.policy.drop_syn_fin:
         return "syn-fin"
+    if stack.crowded():
+        stack.counters.connections_refused += 1
+        return "too-many-connections"  # in silence: the peer will try again
     if listener.full():
         stack.counters.accept_overflows += 1
         if listener.policy.syn_cookies and listener.flooded():
@@ -146,6 +151,7 @@ def _receive_syn(tcb: Connection, listener: Listener, syn: Segment) -> None:
     start_receiving(tcb, syn)
     adopt(tcb)
     listener.embryonic += 1
+    tcb.stack.half_open += 1
     tcb.stack.counters.passive_opens += 1
     set_state(tcb, SYN_RECEIVED)
 
@@ -159,6 +165,9 @@ def _cookie_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment)
         return NO_COOKIE
     if listener.pending >= listener.backlog:
         return "backlog-full"  # in silence: the peer believes it is connected, and its data will come again
+    if stack.crowded():
+        stack.counters.connections_refused += 1
+        return "too-many-connections"
     tcb = _embryo(stack, route, listener, seg)
     if not listener.cookies.use(tcb.key, seg.ack, stack.now):
         return NO_COOKIE

@@ -25,7 +25,7 @@ from utcp.core.states import (
     SENT,
     SYN_RECEIVED,
 )
-from utcp.core.tcb import Tcb, mark_ready, queued_bytes
+from utcp.core.tcb import Tcb, mark_ready, queued_bytes, short_of_memory
 from utcp.core.trains import Train
 from utcp.core.urgent import urgent_pointer
 from utcp.core.user_timeout import advertised_timeout
@@ -344,6 +344,8 @@ def _receive_room(tcb: Tcb) -> i64:
     queue = tcb.receive_queue
     # Never less than the smallest window that the scale can express
     buffer = max(tcb.policy.receive_buffer, 1 << tcb.rcv_wscale)
+    if short_of_memory(tcb):
+        buffer = min(buffer, 2 * tcb.rmss)
     return buffer - (0 if queue is None else queue.size)
 
 

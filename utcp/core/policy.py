@@ -41,10 +41,13 @@ class Policy:
         self.close_timeout: i64 = _ns(config.close_timeout)
         self.linger: i64 = _ns(config.linger)
         self.max_orphans: i64 = config.max_orphans
+        self.max_connections: i64 = config.max_connections
+        self.max_half_open: i64 = config.max_half_open
 
         self.nodelay: bool = config.nodelay
         self.max_segment_size: i64 = -1 if config.max_segment_size is None else config.max_segment_size
         self.receive_buffer: i64 = config.receive_buffer
+        self.max_memory: i64 = config.max_memory
         self.window_scaling: bool = config.window_scaling
         self.timestamps: bool = config.timestamps
         self.sack: bool = config.sack

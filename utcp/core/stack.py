@@ -60,10 +60,16 @@ class Stack:
         self.ready: list[Tcb] = []
         self.ready_listeners: list[Listener] = []
         self.orphans: i64 = 0
+        self.half_open: i64 = 0  # in SYN-RECEIVED, from listeners
+        self.held: i64 = 0  # bytes received and not read, of all connections
         self.seg: Segment = Segment()  # filled anew for each arriving segment
         # Challenge ACKs: RFC 5961 7
         self.challenge_window_at: i64 = -NEVER
         self.challenge_budget: i64 = 0
+
+    def crowded(self) -> bool:
+        """No room for one more connection."""
+        return len(self.by_key) >= self.policy.max_connections
 
     def ts_now(self, offset: i64) -> i64:
         """The TSval of this instant (RFC 7323 5.4: one tick a millisecond)."""

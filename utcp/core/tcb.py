@@ -51,6 +51,7 @@ class Tcb:
         "fin_wait_2_at",
         "flushing",
         "heard_at",
+        "held",
         "in_ready",
         "irs",
         "iss",
@@ -173,6 +174,7 @@ class Tcb:
         self.rcv_mss: i64 = 0  # the largest segment received
         self.receive_queue: ReceiveQueue | None = None
         self.reassembly: Reassembly | None = None
+        self.held: i64 = 0  # bytes in these two, as ``stack.held`` has counted them
         self.fin_known: bool = False  # a FIN has been seen, at sequence number fin_at
         self.fin_at: i64 = 0
         self.fin_received: bool = False  # ... and reached
@@ -279,6 +281,26 @@ def mark_ready(tcb: Tcb, bits: i64) -> None:
     if not tcb.in_ready:
         tcb.in_ready = True
         tcb.stack.ready.append(tcb)
+
+
+def count_held(tcb: Tcb) -> None:
+    """Keep ``stack.held`` right; to be called when the connection has received or its user has read."""
+    if tcb.slot < 0:
+        return  # the bytes are the user's, with the object
+    held: i64 = 0
+    queue = tcb.receive_queue
+    if queue is not None:
+        held = queue.size
+    waiting = tcb.reassembly
+    if waiting is not None:
+        held += waiting.held
+    tcb.stack.held += held - tcb.held
+    tcb.held = held
+
+
+def short_of_memory(tcb: Tcb) -> bool:
+    """All connections together hold what they may: this one is to do with little."""
+    return tcb.stack.held >= tcb.stack.policy.max_memory
 
 
 def sent_bytes(tcb: Tcb) -> i64:

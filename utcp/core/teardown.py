@@ -34,6 +34,7 @@ def enter_closed(tcb: Tcb, reason: str, error: Exception | None) -> None:
         tcb.stack.counters.failed_opens += 1
         if tcb.listener is not None:
             tcb.listener.embryonic -= 1
+            tcb.stack.half_open -= 1
     set_state(tcb, CLOSED)
     _release(tcb)
     _finish(tcb, reason, error)
@@ -93,7 +94,8 @@ def adopt(tcb: Tcb) -> None:
 
 
 def become_orphan(tcb: Tcb) -> bool:
-    """The user has let go. False if there are too many orphans: then this one must be reset (Linux tcp_max_orphans)."""
+    """The user has let go. False if there are too many orphans: then this one, the newest, must be reset (Linux
+    tcp_max_orphans)."""
     if tcb.orphan:
         return True
     tcb.orphan = True
@@ -114,6 +116,8 @@ def _release(tcb: Tcb) -> None:
     tcb.route.users -= 1
     if tcb.orphan:
         stack.orphans -= 1
+    stack.held -= tcb.held
+    tcb.held = 0
     tcb.reassembly = None
     tcb.scoreboard = None
     tcb.ack_now = False

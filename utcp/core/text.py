@@ -10,7 +10,7 @@ from utcp.core.deadlines import unacked_data
 from utcp.core.reassembly import Reassembly
 from utcp.core.stack import NEVER
 from utcp.core.states import READABLE, RECEIVING
-from utcp.core.tcb import Tcb, mark_ready
+from utcp.core.tcb import Tcb, count_held, mark_ready, short_of_memory
 from utcp.core.teardown import UNREAD_DATA
 from utcp.wire.segment import FIN, Segment
 from utcp.wire.seq import MASK, seq_sub
@@ -37,9 +37,13 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
         fin = False
         tcb.ack_now = True
     if n > 0:
+        if short_of_memory(tcb) and tcb.held + n > 2 * tcb.rmss:
+            tcb.stack.counters.memory_drops += 1
+            return  # as if it was lost: the peer will send it again
         _take_data(tcb, seq, seg.buf[start : start + n])
         if tcb.done:
             return
+        count_held(tcb)
     if fin:
         tcb.fin_known = True
         tcb.fin_at = (seq + n) & MASK

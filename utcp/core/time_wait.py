@@ -51,6 +51,9 @@ def _syn_arrives(stack: Stack, route: Path, record: i64, key: i64, seg: Segment)
     if listener is None:
         answer_with_reset(stack, route, seg)
         return HANDLED
+    if stack.crowded():
+        stack.counters.connections_refused += 1
+        return HANDLED
     if listener.full():
         stack.counters.accept_overflows += 1
         return HANDLED
