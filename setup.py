@@ -16,7 +16,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 # Compiled as a whole: the layers that do no I/O
-COMPILED_PACKAGES = ("utcp/wire", "utcp/core")
+COMPILED_PACKAGES = ("utcp/wire", "utcp/core", "utcp/core/congestion")
 # Modules of those packages that stay Python: a compiled dataclass has no docstring, its errors do not name the field
 INTERPRETED = ("utcp/core/config.py",)
 # Modules outside of them that are hot

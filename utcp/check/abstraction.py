@@ -41,7 +41,7 @@ _IGNORED: Final = frozenset(
             "rto",
             "rtt_seq",
         ),
-        *("cwnd", "cwnd_acked", "ssthresh"),
+        *("cwnd", "ssthresh", "congestion"),
     }
 )
 _SPECIAL: Final = frozenset({*_DEADLINES, "challenged_at", "rtt_at", "ts_recent", "rtx_ts", "rtx_count"})

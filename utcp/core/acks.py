@@ -5,7 +5,7 @@ from __future__ import annotations
 from mypy_extensions import i64
 
 from utcp.core.closing import on_fin_acked, on_flushed
-from utcp.core.congestion import on_acked
+from utcp.core.congestion.window import on_acked
 from utcp.core.deadlines import SWS_OVERRIDE, start_retransmission_timer
 from utcp.core.handshake import establish
 from utcp.core.reset import challenge, refuse_ack
@@ -102,7 +102,7 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
         if len(board) == 0:
             tcb.scoreboard = None
     measure(tcb, seg)
-    on_acked(tcb, data, flight, recovering)
+    on_acked(tcb, data, data, 0, flight, False, recovering)
     tcb.progress_at = tcb.stack.now
     tcb.rtx_count = 0
     # RFC 6298 5.2, 5.3

@@ -6,7 +6,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.congestion import start_congestion_control
+from utcp.core.congestion.window import start_congestion_control
 from utcp.core.paths import is_ipv6
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE

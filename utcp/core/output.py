@@ -10,7 +10,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.congestion import restart_after_idle
+from utcp.core.congestion.window import restart_after_idle
 from utcp.core.deadlines import SWS_OVERRIDE, arm, start_retransmission_timer
 from utcp.core.rtt import time_segment
 from utcp.core.stack import NEVER

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, final
 from mypy_extensions import i64
 
 from utcp.core.config import Config, Policy, policy_of
+from utcp.core.congestion.control import Ack
 from utcp.core.counters import Counters
 from utcp.core.observer import Observer
 from utcp.core.paths import Paths
@@ -63,6 +64,7 @@ class Stack:
         self.half_open: i64 = 0  # in SYN-RECEIVED, from listeners
         self.held: i64 = 0  # bytes received and not read, of all connections
         self.seg: Segment = Segment()  # filled anew for each arriving segment
+        self.ack: Ack = Ack()  # filled anew for each acknowledgment that tells something new
         # Challenge ACKs: RFC 5961 7
         self.challenge_window_at: i64 = -NEVER
         self.challenge_budget: i64 = 0

@@ -8,6 +8,7 @@ from mypy_extensions import i64
 
 from utcp.core.buffers import ReceiveQueue, SendQueue
 from utcp.core.config import Policy
+from utcp.core.congestion.control import UNLIMITED, CongestionControl
 from utcp.core.paths import Path
 from utcp.core.reassembly import Reassembly
 from utcp.core.scoreboard import Scoreboard
@@ -33,9 +34,9 @@ class Tcb:
         "bytes_in",
         "bytes_out",
         "challenged_at",
+        "congestion",
         "context",
         "cwnd",
-        "cwnd_acked",
         "delack_at",
         "dirty",
         "discarded",
@@ -222,8 +223,8 @@ class Tcb:
 
         # Congestion control (RFC 5681)
         self.cwnd: i64 = 0
-        self.ssthresh: i64 = 1 << 40
-        self.cwnd_acked: i64 = 0
+        self.ssthresh: i64 = UNLIMITED
+        self.congestion: CongestionControl | None = None  # once data has been acknowledged
         self.sent_at: i64 = stack.now  # when new data or a FIN last left
 
         # Deadlines; 2MSL lives in the TIME-WAIT table

@@ -7,7 +7,7 @@ import errno
 from mypy_extensions import i64
 
 from utcp.core.closing import abort, lost_data
-from utcp.core.congestion import on_retransmission_timeout
+from utcp.core.congestion.window import on_timeout
 from utcp.core.deadlines import earliest_deadline, give_up_at, start_retransmission_timer
 from utcp.core.output import send_probe, send_reset
 from utcp.core.rtt import back_off
@@ -15,6 +15,7 @@ from utcp.core.stack import NEVER
 from utcp.core.states import FIN_WAIT_2, SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import FIN_WAIT_2_EXPIRED, LINGER_EXPIRED, TIMED_OUT, enter_closed
+from utcp.wire.seq import MASK
 
 
 def run_deadlines(tcb: Tcb) -> None:
@@ -57,7 +58,7 @@ def _on_retransmission_timeout(tcb: Tcb) -> None:
         tcb.syn_due = True
         back_off(tcb)
     else:
-        on_retransmission_timeout(tcb)
+        on_timeout(tcb, (tcb.snd_nxt - tcb.snd_una) & MASK, tcb.rtx_count > 0)
         back_off(tcb)
         # Everything in flight counts as lost; it is sent again as the window grows from one segment
         tcb.rtx_nxt = tcb.snd_una

@@ -1,0 +1,121 @@
+"""The congestion window of a connection: what its algorithm is told, and when.
+
+Loss recovery calls these functions; ``tcb.cwnd`` and ``tcb.ssthresh`` are what the rest of the engine reads.
+"""
+
+from __future__ import annotations
+
+from mypy_extensions import i64
+
+from utcp.core.congestion.control import TIMEOUT, CongestionControl
+from utcp.core.congestion.newreno import NewReno
+from utcp.core.tcb import Tcb
+
+
+def start_congestion_control(tcb: Tcb) -> None:
+    """One segment if the SYN or SYN-ACK was lost (RFC 5681 3.1), else the initial window."""
+    tcb.cwnd = tcb.smss if tcb.syn_lost else initial_window(tcb)
+
+
+def initial_window(tcb: Tcb) -> i64:
+    """RFC 6928 2."""
+    smss = tcb.smss
+    segments = tcb.policy.initial_window
+    return min(segments * smss, max(2 * smss, segments * 1460))
+
+
+def restart_after_idle(tcb: Tcb) -> None:
+    """Nothing is in flight, and something is about to be sent."""
+    idle = tcb.stack.now - tcb.sent_at
+    control = tcb.congestion
+    if idle > tcb.rto and control is not None:
+        control.on_idle(idle, initial_window(tcb), tcb.stack.now)
+        _take(tcb, control)
+
+
+def on_acked(
+    tcb: Tcb, acked: i64, delivered: i64, lost: i64, flight: i64, in_recovery: bool, after_timeout: bool
+) -> None:
+    """One acknowledgment has been processed; called once for each that told something new.
+
+    Bytes, the FIN's number left out: ``acked`` in sequence, ``delivered`` in sequence or by SACK, ``lost`` newly
+    believed lost, ``flight`` SND.NXT - SND.UNA before it. ``in_recovery``: fast recovery was on before it and still
+    is; tcb.cwnd is then the caller's (PRR), unless ``recovers_by_itself``. ``after_timeout``: what a time-out made
+    us send again is not all acknowledged.
+    """
+    if delivered == 0 and lost == 0:
+        return
+    control = tcb.congestion
+    if control is None:
+        control = _start(tcb)
+    ack = tcb.stack.ack
+    ack.now = tcb.stack.now
+    # Such an ACK may cover what left the network long ago: one segment is the limit (RFC 3465 2.3)
+    ack.acked = min(acked, tcb.smss) if after_timeout else acked
+    ack.delivered = delivered
+    ack.lost = lost
+    ack.flight = flight
+    ack.srtt = tcb.srtt
+    ack.window_limited = 2 * flight >= tcb.cwnd
+    ack.in_recovery = in_recovery
+    control.on_ack(ack)
+    if not in_recovery or not control.prr:
+        _take(tcb, control)
+
+
+def on_congestion_event(tcb: Tcb, kind: i64, flight: i64) -> None:
+    """A congestion event (LOSS or ECN) begins: sets tcb.ssthresh, and tcb.cwnd to it.
+
+    Loss recovery that reduces in proportion keeps tcb.cwnd itself from here on, until ``leave_recovery``.
+    """
+    control = _of(tcb)
+    control.on_congestion_event(kind, flight, tcb.stack.now)
+    _take(tcb, control)
+
+
+def on_timeout(tcb: Tcb, flight: i64, again: bool) -> None:
+    """The retransmission timer ran out; ``again``: for what was sent again after the last time-out, or lost already.
+
+    RFC 5681 3.1: ssthresh is set once per loss event, the window is one segment every time.
+    """
+    control = _of(tcb)
+    if not again:
+        control.on_congestion_event(TIMEOUT, flight, tcb.stack.now)
+    control.cwnd = tcb.smss
+    _take(tcb, control)
+
+
+def leave_recovery(tcb: Tcb) -> None:
+    """Fast recovery is over: the window is the algorithm's again."""
+    _take(tcb, _of(tcb))
+
+
+def on_spurious(tcb: Tcb) -> None:
+    """The last congestion event (LOSS or TIMEOUT) was none: what it changed is restored."""
+    control = _of(tcb)
+    control.on_spurious(tcb.stack.now)
+    _take(tcb, control)
+
+
+def recovers_by_itself(tcb: Tcb) -> bool:
+    """Whether the algorithm wants its own window obeyed in fast recovery too, in place of PRR's."""
+    control = tcb.congestion
+    return control is not None and not control.prr
+
+
+def _of(tcb: Tcb) -> CongestionControl:
+    control = tcb.congestion
+    return _start(tcb) if control is None else control
+
+
+def _start(tcb: Tcb) -> CongestionControl:
+    control = NewReno(tcb.smss, tcb.cwnd)
+    control.paced = True
+    tcb.congestion = control
+    return control
+
+
+def _take(tcb: Tcb, control: CongestionControl) -> None:
+    # A window below one segment would send nothing
+    tcb.cwnd = max(control.cwnd, tcb.smss)
+    tcb.ssthresh = control.ssthresh
