@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from utcp.aio.close_info import CloseInfo
 from utcp.aio.connecting import create_connection
+from utcp.aio.dropin import new_event_loop
 from utcp.aio.endpoint import Endpoint, EndpointStats
 from utcp.aio.loops import shutdown
 from utcp.aio.server import Server, create_server
@@ -42,6 +43,7 @@ __all__ = [
     "__version__",
     "create_connection",
     "create_server",
+    "new_event_loop",
     "open_connection",
     "shutdown",
     "start_server",

@@ -13,7 +13,7 @@ import utcp
 ROOT = Path(utcp.__file__).parent
 
 # The layers, lowest first. Those on one level may know each other.
-LEVELS = {"wire": 0, "core": 1, "aio": 2, "sim": 2, "trace": 2, "check": 2, "gateway": 3, "cli": 4}
+LEVELS = {"wire": 0, "core": 1, "aio": 2, "sim": 2, "trace": 2, "check": 2, "gateway": 3, "contrib": 3, "cli": 4}
 
 # What the sans-IO layers must not use: the caller owns clock, sockets, loop, log and randomness.
 FORBIDDEN_BELOW_AIO = {

@@ -76,7 +76,9 @@ async def resolve(
     known = literal(host, port, family)
     if known is not None:
         return [known]
-    infos = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=flags)
+    # A loop of utcp.new_event_loop marks the addresses of what goes by utcp: here they are wanted as they are
+    getaddrinfo: Any = getattr(loop, "utcp_getaddrinfo", loop.getaddrinfo)
+    infos = await getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM, flags=flags)
     if not infos:
         raise OSError("getaddrinfo() returned empty list")
     found = []

@@ -40,11 +40,13 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """``peername`` and ``sockname``: (host, TCP port); ``udp_peername`` and ``udp_sockname``: (host, UDP port);
-        ``tcp_state``. There is no ``socket``."""
+        ``tcp_state``. There is no ``socket``, but for libraries in a loop of ``utcp.new_event_loop`` a stand-in."""
         conn = self._channel.conn
         address: Any
         if name == "tcp_state":
             return conn.state
+        if name == "socket":
+            return self._loop.utcp_socket(self) if hasattr(self._loop, "utcp_socket") else default
         if name in ("peername", "udp_peername"):
             address, port = conn.route.peer, conn.remote_port
         elif name in ("sockname", "udp_sockname"):
