@@ -309,6 +309,9 @@ class Script:
         self.conn.close(self.now, flush=flush)
         self._settle()
 
+    def lingering_close(self, timeout: float) -> None:
+        self._call("lingering_close", ns(timeout))
+
     def abort(self) -> None:
         self._call("abort")
 

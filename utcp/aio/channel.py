@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from utcp.aio.close_info import CloseInfo
 from utcp.core.connection import SHUT_WR, Connection
+from utcp.core.info import last_ack_missing
 from utcp.core.states import CLOSED_BIT, CONNECTED, EOF, FIN_ACKED, READABLE, URGENT
 
 if TYPE_CHECKING:
@@ -57,7 +58,6 @@ class Channel:
         self.lost: bool = False  # connection_lost has been called
         self.busy: bool = False  # in a callback round
         self.error: BaseException | None = None  # for connection_lost, where it is not the engine's
-        self.peer_began: bool | None = None  # the closing; None: nobody yet
         self.writing_paused: bool = False
         self.high_water: int = HIGH_WATER
         self.low_water: int = LOW_WATER
@@ -106,20 +106,22 @@ class Channel:
         if self.closing or self.eof_written:
             return
         self.eof_written = True
-        self._note_who_began()
         try:
             self.conn.shutdown(SHUT_WR, self.pump.clock())
         except OSError:
             return  # the connection is gone, and connection_lost on its way
         self.pump.touch()
 
-    def close(self) -> None:
+    def close(self, lingering: int = -1) -> None:
+        """``lingering``: the nanoseconds of a lingering close, if not negative."""
         if self.closing:
             return
         self.closing = True
-        self._note_who_began()
         conn = self.conn
-        conn.close(self.pump.clock(), flush=True)
+        if lingering < 0:
+            conn.close(self.pump.clock(), flush=True)
+        else:
+            conn.lingering_close(lingering, self.pump.clock())
         if conn.fin_acked or conn.closed:
             self._look_again()
         else:
@@ -127,12 +129,11 @@ class Channel:
 
     def abort(self, error: BaseException | None) -> None:
         """Reset; ``error`` is for connection_lost."""
-        if self.lost:
+        if self.lost and not self.conn.lingering:
             return
         if self.error is None:
             self.error = error
         self.closing = True
-        self._note_who_began()
         self.conn.abort(self.pump.clock())
         self._look_again()
 
@@ -161,23 +162,11 @@ class Channel:
     def wait_closed(self, waiter: Any) -> None:
         """Give ``waiter`` the CloseInfo when the teardown is complete."""
         if self.conn.closed:
-            waiter.set_result(self.close_info())
+            waiter.set_result(CloseInfo.of(self.conn))
             return
-        if self.close_waiters is None:
-            self.close_waiters = []
+        waiting = self.close_waiters or []
+        self.close_waiters = [one for one in waiting if not one.done()]  # without those that were cancelled
         self.close_waiters.append(waiter)
-
-    def close_info(self) -> CloseInfo:
-        conn = self.conn
-        return CloseInfo(
-            reason=conn.reason,
-            by_peer=conn.reset_received or bool(self.peer_began),
-            unacked_bytes=conn.unacked_bytes,
-            unread_bytes=conn.readable_bytes + conn.discarded,
-            last_ack_missing=self._last_ack_missing(),
-            retransmissions=conn.retransmissions,
-            error=conn.error,
-        )
 
     # From the pump: the only place where callbacks are made
 
@@ -335,7 +324,7 @@ class Channel:
         conn = self.conn
         if conn.closed:
             if not self.lost and self._end_is_due():
-                self._lose(self.error if self._last_ack_missing() else self.error or conn.error)
+                self._lose(self.error if last_ack_missing(conn) else self.error or conn.error)
             if self.close_waiters is not None:
                 self._wake_closed()
             if self.lost:
@@ -354,7 +343,7 @@ class Channel:
         conn = self.conn
         if self.closing or not self.connected:
             return True
-        if conn.error is None or self._last_ack_missing():
+        if conn.error is None or last_ack_missing(conn):
             return False
         return self.reading or conn.readable_bytes == 0 or self.writing_paused or self.writes_in_vain > 0
 
@@ -392,7 +381,7 @@ class Channel:
         waiting = self.close_waiters
         if waiting is not None:
             self.close_waiters = None
-            info = self.close_info()
+            info = CloseInfo.of(self.conn)
             for waiter in waiting:
                 if not waiter.done():
                     waiter.set_result(info)
@@ -414,12 +403,3 @@ class Channel:
         self.writes_in_vain += 1
         if not self.closing:
             self._look_again()
-
-    def _note_who_began(self) -> None:
-        if self.peer_began is None:
-            self.peer_began = self.conn.fin_received
-
-    def _last_ack_missing(self) -> bool:
-        """It ended in LAST-ACK (or CLOSING): both sides have every byte, only our FIN was not acknowledged."""
-        conn = self.conn
-        return conn.fin_received and conn.fin_sent and not conn.fin_acked and conn.unacked_bytes == 0

@@ -24,6 +24,7 @@ from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.observer import Observer
 from utcp.core.states import State
+from utcp.core.teardown import ENDPOINT_CLOSED, enter_closed
 
 if TYPE_CHECKING:
     from utcp.aio.server import Server
@@ -357,6 +358,9 @@ class Endpoint:
         if self._shutdown_timer is not None:
             self._shutdown_timer.cancel()
         self._pump.close()
+        for conn in list(self.engine.connections()):
+            enter_closed(conn, ENDPOINT_CLOSED, None)  # whoever waits for the peer's FIN is told that it will not come
+        self._pump.schedule()
         loops.unregister(self)
         for waiter in self._closed_waiters:
             if not waiter.done():

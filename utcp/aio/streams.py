@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from utcp.aio import tls
+from utcp.aio.close_info import CloseInfo
 from utcp.aio.connecting import create_connection
 from utcp.aio.server import Server, create_server
 from utcp.aio.transport import Transport
@@ -112,6 +113,10 @@ class StreamWriter(asyncio.StreamWriter):
     @property
     def transport(self) -> Transport:
         return self._transport
+
+    async def lingering_close(self, timeout: float) -> CloseInfo:
+        """As the transport's, in place of ``close`` and ``wait_closed``: RFC 9112 9.6 has HTTP servers do it."""
+        return await self._transport.lingering_close(timeout)
 
     async def start_tls(self, *args: Any, **kwargs: Any) -> None:
         tls.not_implemented()

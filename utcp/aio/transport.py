@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import constants, transports
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from utcp.aio.channel import Channel
 from utcp.aio.close_info import CloseInfo
@@ -14,12 +14,14 @@ from utcp.core.states import State
 
 ProtocolFactory = Callable[[], asyncio.BaseProtocol]
 
+_LONGEST: Final = 86_400  # seconds of a lingering close
+
 
 class Transport(transports._FlowControlMixin, asyncio.Transport):
     """A TCP connection inside UDP. Made by ``create_connection``, a server or ``Endpoint.connect``.
 
-    What asyncio's transports do it does as they do. Beyond that: ``drained``, ``closed``, ``state``, ``info``,
-    ``set_option`` and ``write_urgent``.
+    What asyncio's transports do it does as they do. Beyond that: ``drained``, ``closed``, ``lingering_close``,
+    ``state``, ``info``, ``set_option`` and ``write_urgent``.
     """
 
     __slots__ = ("__weakref__", "_channel")
@@ -100,7 +102,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._channel.close()
 
     def abort(self) -> None:
-        """Reset the connection; what was not yet sent is lost."""
+        """Reset the connection; what was not yet sent is lost. It cuts a lingering close short."""
         self._channel.abort(None)
 
     def get_write_buffer_size(self) -> int:
@@ -167,6 +169,23 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         waiter: asyncio.Future[CloseInfo] = self._loop.create_future()
         self._channel.wait_closed(waiter)
         return await waiter
+
+    async def lingering_close(self, timeout: float) -> CloseInfo:
+        """Close, and let a peer that is still sending finish: a RST in the middle could cost it what we wrote.
+
+        Our FIN follows what was written; what arrives is acknowledged and discarded until the peer's FIN. After
+        ``timeout`` seconds (0 to 86,400) from the call, which bound the whole of it, the connection is reset, and the
+        reason is ``linger-expired``. ``unread_bytes`` counts what was discarded. To the protocol this is ``close``.
+
+        Cancelling has no effect: the close goes on, within the same time. After ``close`` this only waits for its end.
+        Raises TypeError or ValueError, with nothing done, for a ``timeout`` that is none.
+        """
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            raise TypeError(f"timeout: {timeout!r} is not a float")
+        if not 0 <= timeout <= _LONGEST:  # false for nan as well
+            raise ValueError(f"timeout: {timeout!r} is not in [0, {_LONGEST}] (seconds)")
+        self._channel.close(int(timeout * 1e9))
+        return await self.closed()
 
     def take_unread(self) -> bytes:
         """What arrived and was not handed over, when a connection ends whose reader has paused."""

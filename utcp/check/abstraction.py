@@ -31,6 +31,10 @@ _IGNORED: Final = frozenset(
         *("bytes_in", "bytes_out", "held", "segments_in", "segments_out", "retransmissions", "syn_count"),
         *(
             "opened_at",
+            "closing_at",
+            "half_closed_at",
+            "ended_at",
+            "closing_states",
             "progress_at",
             "probed_at",
             "heard_at",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from mypy_extensions import i64
+
 from utcp.core.deadlines import give_up_at, unacked_data
 from utcp.core.output import send_reset
 from utcp.core.reset import RESET_ON_ABORT
@@ -50,18 +52,21 @@ def close_sending_side(tcb: Tcb) -> None:
     mark_dirty(tcb)
 
 
-def close(tcb: Tcb, flush: bool) -> None:
+def close(tcb: Tcb, flush: bool, lingering: i64 = -1) -> None:
     """The user's CLOSE: nothing more to send, and nothing more will be read.
 
     Unread data means RST instead of FIN, so that the peer learns of the loss (RFC 1122 4.2.2.13, SHLD-3): at
     once, or with ``flush`` only when what was written has been acknowledged.
+
+    ``lingering`` nanoseconds, if not negative, are given to the whole of it instead, during which unread data is no
+    reason for a RST: the peer may go on sending until it has read all of ours (RFC 9112 9.6).
     """
     if tcb.done or tcb.orphan:
         return
     if tcb.st == SYN_SENT:
         enter_closed(tcb, CLOSED_EARLY, None)
         return
-    if tcb.policy.linger == 0:
+    if tcb.policy.linger == 0 and lingering < 0:
         abort(tcb, ABORTED, None)
         return
     stop_reading(tcb)
@@ -70,14 +75,17 @@ def close(tcb: Tcb, flush: bool) -> None:
         tcb.stack.counters.orphans_dropped += 1
         abort(tcb, TOO_MANY_ORPHANS, lost_data(tcb, "too many connections are being closed"))
         return
-    if tcb.policy.linger > 0 and not tcb.fin_acked:
+    if lingering >= 0:
+        tcb.lingering = True
+        tcb.linger_at = tcb.stack.now + lingering
+    elif tcb.policy.linger > 0 and not tcb.fin_acked:
         tcb.linger_at = tcb.stack.now + tcb.policy.linger
     tcb.flushing = flush
-    if tcb.discarded > 0:
+    if tcb.discarded > 0 and not tcb.lingering:
         reset_for_unread_data(tcb)
     else:
         close_sending_side(tcb)
-    if tcb.st == FIN_WAIT_2:
+    if tcb.st == FIN_WAIT_2 and not tcb.lingering:
         tcb.fin_wait_2_at = tcb.stack.now + tcb.policy.fin_timeout
     # An orphan's patience is shorter
     if tcb.rtx_at != NEVER:
@@ -147,6 +155,8 @@ def on_fin_acked(tcb: Tcb) -> bool:
     mark_ready(tcb, FIN_ACKED)
     if tcb.st == FIN_WAIT_1:
         set_state(tcb, FIN_WAIT_2)
+        if tcb.lingering:
+            return True  # until the peer's FIN, or the end of its time
         if tcb.orphan:
             # The peer may never close, and nobody is waiting for it any more
             tcb.fin_wait_2_at = tcb.stack.now + tcb.policy.fin_timeout

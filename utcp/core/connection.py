@@ -164,6 +164,14 @@ class Connection(Tcb):
         self._call("close", now)
         close(self, flush)
 
+    def lingering_close(self, timeout: i64, now: i64) -> None:
+        """As ``close`` with ``flush``, but what arrives is discarded until the peer's FIN, and is no reason for a RST.
+
+        That comes after ``timeout`` nanoseconds, which bound the whole of it. After ``close`` it does nothing.
+        """
+        self._call("close", now)
+        close(self, True, timeout)
+
     def abort(self, now: i64) -> None:
         """End it at once, with a RST where RFC 9293 3.10.5 sends one; a second call does nothing."""
         self._call("abort", now)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utcp.core.deadlines import unacked_data
-from utcp.core.states import State
+from utcp.core.states import CLOSE_WAIT, FIN_WAIT_1, LAST_ACK, State
 from utcp.core.tcb import Tcb, queued_bytes
 from utcp.wire.seq import MASK, seq_sub
 
 
 @dataclass(frozen=True)
 class ConnectionInfo:
-    """Durations in seconds, sizes in bytes, sequence variables by their RFC 9293 3.3.1 names."""
+    """Durations in seconds, sizes in bytes, sequence variables by their RFC 9293 3.3.1 names.
+
+    ``seconds_in``: how long the connection has been in each of the states FIN-WAIT-1, FIN-WAIT-2, CLOSING,
+    CLOSE-WAIT and LAST-ACK that it has reached, in their order, the last until the engine's ``now``.
+    """
 
     state: State
     snd_una: int
@@ -44,6 +48,7 @@ class ConnectionInfo:
     segments_in: int
     retransmissions: int
     age: float
+    seconds_in: dict[State, float]
 
 
 def snapshot(tcb: Tcb) -> ConnectionInfo:
@@ -84,4 +89,27 @@ def snapshot(tcb: Tcb) -> ConnectionInfo:
         segments_in=tcb.segments_in,
         retransmissions=tcb.retransmissions,
         age=int(stack.now - tcb.opened_at) / 1e9,
+        seconds_in=seconds_in(tcb),
     )
+
+
+def seconds_in(tcb: Tcb) -> dict[State, float]:
+    """How long each closing state took that the connection has been in, until now for the last: in their order."""
+    end = tcb.ended_at if tcb.done else tcb.stack.now
+    states = [State(st) for st in range(FIN_WAIT_1, LAST_ACK + 1) if (tcb.closing_states >> st) & 1]
+    if not states:
+        return {}
+    instants = [tcb.closing_at, tcb.half_closed_at, end] if len(states) == 2 else [tcb.closing_at, end]
+    return {state: int(instants[i + 1] - instants[i]) / 1e9 for i, state in enumerate(states)}
+
+
+def closed_by_peer(tcb: Tcb) -> bool:
+    """Whether the other side closed first: its FIN, or its RST, came before our close."""
+    if tcb.closing_states == 0:
+        return tcb.reset_received
+    return (tcb.closing_states >> CLOSE_WAIT) & 1 != 0
+
+
+def last_ack_missing(tcb: Tcb) -> bool:
+    """Everything but our FIN is acknowledged and the peer's FIN is here: both sides have every byte."""
+    return tcb.fin_received and tcb.fin_sent and not tcb.fin_acked and unacked_data(tcb) == 0

@@ -34,6 +34,8 @@ class Tcb:
         "bytes_in",
         "bytes_out",
         "challenged_at",
+        "closing_at",
+        "closing_states",
         "congestion",
         "context",
         "cwnd",
@@ -42,6 +44,7 @@ class Tcb:
         "discarded",
         "done",
         "dup_acks_due",
+        "ended_at",
         "error",
         "fin_acked",
         "fin_at",
@@ -51,6 +54,7 @@ class Tcb:
         "fin_sent",
         "fin_wait_2_at",
         "flushing",
+        "half_closed_at",
         "heard_at",
         "held",
         "in_ready",
@@ -61,6 +65,7 @@ class Tcb:
         "key",
         "last_ack_sent",
         "linger_at",
+        "lingering",
         "listener",
         "local_port",
         "max_snd_wnd",
@@ -247,6 +252,11 @@ class Tcb:
         self.orphan: bool = False  # the user has closed: the engine owns what is left
         self.flushing: bool = False  # close(flush=True): unacknowledged data comes before any RST
         self.reset_when_flushed: bool = False
+        self.lingering: bool = False  # lingering_close: arriving data is discarded, and no reason for a RST
+        self.closing_states: i64 = 0  # those of FIN-WAIT-1 ... LAST-ACK it has been in, a bit each
+        self.closing_at: i64 = 0  # when it entered the first of them
+        self.half_closed_at: i64 = 0  # ... and the second
+        self.ended_at: i64 = 0
         self.done: bool = False  # the teardown is complete on this side
         self.error: Exception | None = None
         self.reason: str = ""

@@ -20,12 +20,13 @@ ABORTED: Final = "aborted"
 REFUSED: Final = "refused"
 TIMED_OUT: Final = "timed-out"
 UNREAD_DATA: Final = "unread-data"  # closed by the user with data unread: RST (SHLD-3)
-LINGER_EXPIRED: Final = "linger-expired"
+LINGER_EXPIRED: Final = "linger-expired"  # SO_LINGER's time, or that of a lingering close
 REPLACED: Final = "replaced"  # in SYN-RECEIVED, by a new SYN of the peer
 TOO_MANY_ORPHANS: Final = "too-many-orphans"
 NOT_ACCEPTED: Final = "not-accepted"  # its listener closed first
 CLOSED_EARLY: Final = "closed-before-established"
 FIN_WAIT_2_EXPIRED: Final = "fin-wait-2-expired"
+ENDPOINT_CLOSED: Final = "endpoint-closed"  # its socket went first, by the user's will; data and FIN were acknowledged
 
 
 def enter_closed(tcb: Tcb, reason: str, error: Exception | None) -> None:
@@ -128,6 +129,7 @@ def _finish(tcb: Tcb, reason: str, error: Exception | None) -> None:
     if tcb.done:
         return
     tcb.done = True
+    tcb.ended_at = tcb.stack.now
     tcb.reason = reason
     tcb.error = error
     if tcb.stack.observer is not None:

@@ -57,7 +57,7 @@ def _take_data(tcb: Tcb, seq: i64, data: bytes) -> None:
     tcb.bytes_in += len(data)
     tcb.stack.counters.bytes_in += len(data)
     tcb.rcv_mss = max(tcb.rcv_mss, len(data))
-    if tcb.orphan and _refuse_data(tcb, len(data)):
+    if tcb.orphan and not tcb.lingering and _refuse_data(tcb, len(data)):
         return
     if seq != tcb.rcv_nxt:
         held = tcb.reassembly

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mypy_extensions import i64
 
-from utcp.core.states import SYN_SENT, State, legal_transition
+from utcp.core.states import FIN_WAIT_1, LAST_ACK, SYN_SENT, State, legal_transition
 from utcp.core.tcb import Tcb
 
 
@@ -18,5 +18,12 @@ def set_state(tcb: Tcb, new: i64) -> None:
         tcb.route.connecting += 1
     elif old == SYN_SENT:
         tcb.route.connecting -= 1
+    elif FIN_WAIT_1 <= new <= LAST_ACK:
+        # Two of the closing states at most lead to TIME-WAIT or CLOSED, so two instants say how long each took
+        if tcb.closing_states == 0:
+            tcb.closing_at = tcb.stack.now
+        else:
+            tcb.half_closed_at = tcb.stack.now
+        tcb.closing_states |= 1 << new
     if tcb.stack.observer is not None:
         tcb.stack.tell_state_change(tcb.key, old, new)
