@@ -125,6 +125,7 @@ async def test_lingering_while_the_endpoint_closes() -> None:
 
 def test_at_the_end_of_a_program() -> None:
     """In a ``finally`` of a task that asyncio.run cancels, and even after the loop has gone."""
+    transports: list[utcp.Transport] = []
     found: list[utcp.CloseInfo] = []
 
     async def client(port: int) -> None:
@@ -139,19 +140,12 @@ def test_at_the_end_of_a_program() -> None:
             found.append(await transport.closed())
 
     async def main() -> None:
-        server = await utcp.create_server(accepted, HOST, 0)
-        tasks.append(asyncio.ensure_future(client(server.sockets[0].getsockname()[1])))
-        await accepted.get()
-
-    transports: list[utcp.Transport] = []
-    tasks: list[asyncio.Task[None]] = []
-
-    async def whole() -> None:
-        nonlocal accepted
         accepted = Accepted()
-        await main()
+        server = await utcp.create_server(accepted, HOST, 0)
+        task = asyncio.ensure_future(client(server.sockets[0].getsockname()[1]))
+        await accepted.get()
+        assert not task.done()
 
-    accepted: Any = None
-    asyncio.run(whole())
+    asyncio.run(main())
     assert [info.reason for info in found] == ["graceful"]
     assert asyncio.run(transports[0].closed()) == found[0]
