@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import hypothesis
+import pytest
 
 import utcp.wire.segment
 
@@ -14,7 +15,24 @@ import utcp.wire.segment
 # (``--hypothesis-seed=N`` repeats a whole run). No deadlines: a busy machine is no failure.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
 hypothesis.settings.register_profile("explore", deadline=None, print_blob=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "explore")
+hypothesis.settings.register_profile("deep", deadline=None, print_blob=True, max_examples=3000)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--deep", action="store_true", help="run longer: more seeds, more examples, tests that take hours")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "deep: takes hours; only with --deep")
+    usual = "ci" if os.environ.get("CI") else "explore"
+    hypothesis.settings.load_profile("deep" if config.getoption("--deep") else usual)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--deep"):
+        for item in items:
+            if "deep" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes hours: --deep"))
 
 
 # Started in the background of a script, this process ignores SIGINT, and so would every program that the tests start

@@ -7,64 +7,17 @@ import random
 import pytest
 
 from support.apps import Peer, pattern
+from support.lives import PATIENT, Lifecycle, nothing_left
 from utcp.core import invariants
 from utcp.core.config import Config
 from utcp.core.connection import Connection
 from utcp.core.states import State
 from utcp.sim import Fate, Host, Network, Packet
-from utcp.wire.segment import FIN, RST, flag_text
+from utcp.wire.segment import FIN, flag_text
 
 REQUEST = pattern(1, 20_000)
 DRAIN = pattern(2, 200_000)
 SECOND = 10**9
-# At 30 % loss one try in two fails: patience, and a TIME-WAIT that outlives a long back-off of the last FIN
-PATIENT = Config(r2=3600, syn_r2=3600, orphan_timeout=3600, msl=600)
-
-
-class Lifecycle:
-    """A client and a server, one connection, and what either application saw."""
-
-    def __init__(self, network: Network, config: Config | None = None) -> None:
-        self.network = network
-        self.client_host = network.host("client", config)
-        self.server_host = network.host("server", config)
-        self.client: Peer | None = None
-        self.server: Peer | None = None
-
-    def start(self, client: Peer, server: Peer, port: int = 80) -> None:
-        self.client, self.server = client, server
-        self.server_host.listen(port, lambda connection: server)
-        self.client_host.connect(self.server_host, port, client)
-
-    def run(self, limit: float = 86_400) -> None:
-        """To the end of everything, TIME-WAIT included."""
-        network = self.network
-        ended = network.run_to_the_end(limit=limit)
-        assert ended, f"something goes on for ever\n{network.ladder()}"
-        for peer in (self.client, self.server):
-            assert peer is not None and peer.complete, f"{peer}\n{network.ladder()}"
-        for host in (self.client_host, self.server_host):
-            nothing_left(host)
-
-    def resets(self) -> list[str]:
-        """RSTs but for those of a side that is CLOSED already: it answers what arrives late, and TIME-WAIT on the
-        other side does not mind (RFC 1337)."""
-        assert self.client is not None and self.server is not None
-        closed_at = {"client": self.client.closed_at, "server": self.server.closed_at}
-        return [
-            str(packet)
-            for packet in self.network.trace
-            if packet.segment.flags & RST and packet.sent_at < closed_at[packet.src]
-        ]
-
-
-def nothing_left(host: Host) -> None:
-    engine = host.engine
-    assert {state for state, n in engine.states().items() if n} <= {State.LISTEN}
-    assert list(engine.connections()) == []
-    assert engine.next_timeout() is None
-    assert not engine.pending() and engine.ready() == []
-    invariants.check(engine)
 
 
 def drained_after_the_fin(network: Network, config: Config | None = None) -> Lifecycle:

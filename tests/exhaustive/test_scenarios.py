@@ -1,4 +1,4 @@
-"""Every scenario, explored: calls at any time without a fault, prompt calls with one fault; with UTCP_DEEP=1 more.
+"""Every scenario, explored: calls at any time without a fault, prompt calls with one fault; with --deep more.
 
 The numbers of states are exact: a change in the engine that lets more or less happen shows here. The new ones are
 printed by ``python -m utcp.check``, for whoever has looked why.
@@ -6,7 +6,6 @@ printed by ``python -m utcp.check``, for whoever has looked why.
 
 from __future__ import annotations
 
-import os
 from functools import cache
 
 import pytest
@@ -15,8 +14,6 @@ from utcp.check import SCENARIOS, Result, explore
 from utcp.check.report import UNREACHED, legal_edges
 
 pytestmark = pytest.mark.timeout(300)  # a few seconds each, on a machine that does nothing else
-# An environment variable, for options of pytest are for the whole suite
-deep = pytest.mark.skipif(not os.environ.get("UTCP_DEEP"), reason="takes hours: UTCP_DEEP=1")
 
 # By scenario: states without a fault, calls at any time; states with one fault, calls prompt
 STATES = {
@@ -78,14 +75,14 @@ def test_all_legal_transitions_are_taken_but_for_those_with_a_reason() -> None:
     assert set(legal_edges()) - taken == UNREACHED.keys()
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_three_faults(name: str) -> None:
     assert_proven(explore(SCENARIOS[name], 3, prompt=True))
 
 
-@deep
+@pytest.mark.deep
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_one_fault_and_calls_at_any_time(name: str) -> None:

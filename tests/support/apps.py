@@ -21,7 +21,8 @@ class Peer:
     """One end of a connection: writes ``outgoing``, checks that what it reads is a prefix of ``incoming``.
 
     ``ends_when`` says when it closes its sending side: "written" (as soon as everything is written) or "eof"
-    (everything written and the other side has ended). ``answers_at_eof``: it writes only after that.
+    (everything written and the other side has ended). ``answers_at_eof``: it writes only after that. ``closes``: it
+    ends by ``close(flush=True)``, as asyncio's transports do, instead of half-closing. ``reads=False``: it never reads.
     Writing stops at about 64 kB not sent and goes on when they are.
     """
 
@@ -33,12 +34,16 @@ class Peer:
         *,
         ends_when: str = "written",
         answers_at_eof: bool = False,
+        closes: bool = False,
+        reads: bool = True,
     ) -> None:
         self.network = network
         self.outgoing = outgoing
         self.incoming = incoming
         self.ends_when = ends_when
         self.answers_at_eof = answers_at_eof
+        self.closes = closes
+        self.reads = reads
         self.written = 0
         self.read = 0
         self.eof = False
@@ -56,7 +61,7 @@ class Peer:
 
     def __call__(self, connection: Connection, bits: int) -> None:
         self.connection = connection
-        if bits & (READABLE | EOF):
+        if bits & (READABLE | EOF) and self.reads:
             self._read(connection)
         if bits & (CONNECTED | SENT | EOF):
             self._write(connection)
@@ -80,10 +85,14 @@ class Peer:
         if self.ended or connection.closed or (self.answers_at_eof and not self.eof):
             return
         while self.written < len(self.outgoing) and connection.send_queue_size < 4 * CHUNK:
-            connection.send(self.outgoing[self.written : self.written + CHUNK], self.network.now)
-            self.written += CHUNK
+            data = self.outgoing[self.written : self.written + CHUNK]
+            connection.send(data, self.network.now)
+            self.written += len(data)
         if self.written >= len(self.outgoing) and (self.ends_when == "written" or self.eof):
             self.ended = True
+            if self.closes:
+                connection.close(self.network.now, flush=True)
+                return
             connection.shutdown(SHUT_WR, self.network.now)
             if self.eof:
                 connection.close(self.network.now)

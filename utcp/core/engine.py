@@ -272,7 +272,9 @@ class Engine:
         stack.now = max(stack.now, now)
         if stack.crowded():
             stack.counters.connections_refused += 1
-            raise OSError(errno.ENOBUFS, f"No buffer space available: {len(stack.by_key)} connections (max_connections)")
+            raise OSError(
+                errno.ENOBUFS, f"No buffer space available: {len(stack.by_key)} connections (max_connections)"
+            )
         policy = self._policy(config)
         if local_port == 0:
             local_port = self._ephemeral_port(route, port, policy.timestamps)
