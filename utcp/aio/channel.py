@@ -13,6 +13,8 @@ from asyncio.log import logger
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, final
 
+from mypy_extensions import i64
+
 from utcp.aio.close_info import CloseInfo
 from utcp.core.connection import SHUT_WR, Connection
 from utcp.core.info import last_ack_missing
@@ -170,15 +172,16 @@ class Channel:
 
     # From the pump: the only place where callbacks are made
 
-    def call(self, bits: int) -> None:
+    def call(self, bits: i64) -> None:
         """Tell the protocol what the readiness bits say, in the connection's own context."""
-        self.context.run(self._on_ready, bits)
+        self.context.run(_ON_READY, self, bits)  # not self.on_ready: a bound method costs as much as all the rest
 
     def call_again(self) -> None:
         """Tell it whatever there is to tell."""
-        self.context.run(self._on_ready, self.conn.take_ready() | EVERYTHING)
+        self.call(self.conn.take_ready() | EVERYTHING)
 
-    def _on_ready(self, bits: int) -> None:
+    def on_ready(self, bits: i64) -> None:
+        """As ``call``, in the present context."""
         self.busy = True
         try:
             if bits & CONNECTED and not self.connected:
@@ -218,7 +221,7 @@ class Channel:
             self._reject(error, waiter)
             return
         if self.server is not None:
-            self.server.attach(self.transport)
+            self.server.clients[self.transport] = None
         try:
             self.protocol.connection_made(self.transport)
         except (SystemExit, KeyboardInterrupt):
@@ -363,7 +366,10 @@ class Channel:
             self.protocol = None
             self.factory = None
             if server is not None:
-                server.detach(self.transport)
+                clients = server.clients
+                clients.pop(self.transport, None)
+                if not clients:
+                    server.on_no_clients()
 
     def _tell_lost(self, error: BaseException | None) -> None:
         try:
@@ -403,3 +409,10 @@ class Channel:
         self.writes_in_vain += 1
         if not self.closing:
             self._look_again()
+
+
+def _on_ready(channel: Channel, bits: i64) -> None:
+    channel.on_ready(bits)
+
+
+_ON_READY: Final = _on_ready

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import errno
 import socket
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from utcp.aio import loops
 from utcp.aio.addresses import Address, normal, resolve
-from utcp.aio.channel import Channel
 from utcp.aio.datagrams import Datagrams, UdpSocket
 from utcp.aio.hosts import host_of
 from utcp.aio.pump import Pump
@@ -163,24 +161,17 @@ class Endpoint:
         """
         if self._closing:
             raise RuntimeError("Endpoint is closed")
-        pump, engine = self._pump, self.engine
-        peer = normal(peer_addr)
-        local = self._datagrams.route(peer)
+        if port is None:
+            port = peer_addr[1]
+        local = None
         local_port = 0
         if local_addr is not None:
             local_port = local_addr[1]
             if local_addr[0]:
                 local = self._own(normal(local_addr)[0])
-        conn = engine.connect(
-            engine.path(local, peer),
-            peer[1] if port is None else port,
-            pump.clock(),
-            local_port=local_port,
-            config=None if config is None else self._without_nagle(config),
-        )
-        transport = Transport(Channel(pump, conn, protocol_factory, contextvars.copy_context(), None, waiter))
-        pump.touch()
-        return transport
+        if config is not None:
+            config = self._without_nagle(config)
+        return self._pump.connect(protocol_factory, peer_addr, port, local, local_port, config, waiter)
 
     def _own(self, host: str) -> Address:
         """Our UDP address on a local host of the user's choice."""

@@ -11,12 +11,16 @@ import contextvars
 from collections.abc import Callable
 from typing import Any, Final
 
-from utcp.aio.addresses import Address
+from mypy_extensions import i64
+
+from utcp.aio.addresses import Address, normal
 from utcp.aio.channel import Channel
 from utcp.aio.datagrams import Datagrams
 from utcp.aio.transport import Transport
+from utcp.core.config import Config
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
+from utcp.core.paths import Path
 from utcp.core.states import CONNECTED
 
 RECEIVE_BUDGET: Final = 64  # buffers a turn, so that a flood leaves the loop to others
@@ -24,6 +28,7 @@ PATIENCE: Final = 256  # turns without reaching the end of the socket's queue be
 FLUSH_SEGMENTS: Final = 32  # so much is sent at once, that the peer may start on it while we go on
 ROUNDS: Final = 16  # of callbacks and sending a turn
 MILLISECOND: Final = 1_000_000
+PATH_LASTS: Final = 500 * MILLISECOND  # before the system is asked again for the way to the same peer
 MAX_SLEEP: Final = 3600 * 1_000_000_000  # event loops do not take timers of any length
 
 
@@ -40,6 +45,9 @@ class Pump:
         "_conditions",
         "_context",
         "_datagrams",
+        "_path",
+        "_path_of",
+        "_path_until",
         "_pumping",
         "_scheduled",
         "_timer",
@@ -70,6 +78,9 @@ class Pump:
         self._blocked: list[tuple[bytes, int, Address, Address]] = []
         self._calls = 0  # user calls since the last transmission
         self._conditions: list[tuple[Callable[[], bool], Callable[[], object]]] = []
+        self._path: Path | None = None  # of the last connection that we began, its peer, and how long it is good
+        self._path_of: Address = ()
+        self._path_until: i64 = 0
         self._pumping = False
         self._scheduled = False
         self._turns_behind = 0
@@ -78,6 +89,40 @@ class Pump:
         datagrams.attach(loop, self._on_readable)
 
     # For channels and endpoints
+
+    def connect(
+        self,
+        factory: Callable[[], Any],
+        peer: Address,
+        port: int,
+        local: Address | None,
+        local_port: int,
+        config: Config | None,
+        waiter: Any,
+    ) -> Transport:
+        """Begin a connection from ``local`` (None: from where the way to the peer begins); raises as Engine.connect."""
+        now = self.clock()
+        path = self._path_to(peer, now) if local is None else self.engine.path(local, normal(peer))
+        conn = self.engine.connect(path, port, now, local_port=local_port, config=config)
+        transport = Transport(Channel(self, conn, factory, contextvars.copy_context(), None, waiter))
+        self.touch()
+        return transport
+
+    def _path_to(self, peer: Address, now: int) -> int:
+        """The engine's path to ``peer``. For one connection after the other the system is asked only now and then.
+
+        Raises OSError when there is no route, ValueError for an address that is none.
+        """
+        paths = self.engine.stack.paths
+        path = self._path
+        if path is not None and peer == self._path_of and now < self._path_until and paths.get(path.index) is path:
+            return path.index
+        address = normal(peer)
+        path = paths.intern(self._datagrams.route(address), address, now)
+        self._path = path
+        self._path_of = peer
+        self._path_until = now + PATH_LASTS
+        return path.index
 
     def touch(self) -> None:
         """A user call was made: what it wants sent leaves this turn, with everything else of this turn."""
@@ -219,8 +264,9 @@ class Pump:
             for channel in again:
                 channel.call_again()
             for conn in ready:
-                if conn.context is not None:
-                    conn.context.call(conn.take_ready())
+                told = conn.context
+                if isinstance(told, Channel):  # None: its protocol has been told of the end
+                    told.call(conn.take_ready())
         except BaseException:  # KeyboardInterrupt, SystemExit: the others are told if the loop runs again
             self._again += again
             self._again += [conn.context for conn in ready if conn.context is not None]
@@ -229,8 +275,10 @@ class Pump:
 
     def _accept(self, listener: Listener) -> None:
         server: Any = listener.context
+        factory = server.protocol_factory
+        context = server.context
         while (conn := listener.accept()) is not None:
-            channel = Channel(self, conn, server.protocol_factory, server.context.copy(), server, None)
+            channel = Channel(self, conn, factory, context.copy(), server, None)
             Transport(channel)
             channel.call(conn.take_ready() | CONNECTED)
 

@@ -67,7 +67,7 @@ class Server(asyncio.AbstractServer):
         self._backlog = backlog
         self._config = config
         self._listeners: list[tuple[Endpoint, Listener]] = []
-        self._clients: dict[Transport, None] = {}  # in the order of their coming
+        self.clients: dict[Transport, None] = {}  # in the order of their coming; connections put themselves in and out
         self._serving_forever: asyncio.Future[None] | None = None
         self._waiters: list[asyncio.Future[None]] | None = []
 
@@ -98,16 +98,16 @@ class Server(asyncio.AbstractServer):
         if self._serving_forever is not None and not self._serving_forever.done():
             self._serving_forever.cancel()
             self._serving_forever = None
-        self._wake_up()
+        self.on_no_clients()
 
     def close_clients(self) -> None:
         """Close all accepted connections gracefully."""
-        for transport in self._clients.copy():
+        for transport in self.clients.copy():
             transport.close()
 
     def abort_clients(self) -> None:
         """Reset all accepted connections."""
-        for transport in self._clients.copy():
+        for transport in self.clients.copy():
             transport.abort()
 
     async def start_serving(self) -> None:
@@ -152,15 +152,9 @@ class Server(asyncio.AbstractServer):
         self.close()
         await self.wait_closed()
 
-    def attach(self, transport: Transport) -> None:
-        self._clients[transport] = None
-
-    def detach(self, transport: Transport) -> None:
-        self._clients.pop(transport, None)
-        self._wake_up()
-
-    def _wake_up(self) -> None:
-        if self._sockets is not None or self._clients or self._waiters is None:
+    def on_no_clients(self) -> None:
+        """Called when the last connection is lost, and by ``close``."""
+        if self._sockets is not None or self.clients or self._waiters is None:
             return
         waiters, self._waiters = self._waiters, None
         for waiter in waiters:

@@ -72,7 +72,7 @@ class Connection(Tcb):
         """How many bytes from the reader's position on are urgent; they may not all have arrived (MUST-33)."""
         return urgent_bytes(self)
 
-    def take_ready(self) -> int:
+    def take_ready(self) -> i64:
         """The readiness bits collected since the last call (utcp.core.states)."""
         bits = self.ready_bits
         self.ready_bits = 0
