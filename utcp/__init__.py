@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from utcp.aio.close_info import CloseInfo
 from utcp.aio.connecting import create_connection
-from utcp.aio.dropin import new_event_loop
 from utcp.aio.endpoint import Endpoint, EndpointStats
 from utcp.aio.loops import shutdown
 from utcp.aio.server import Server, create_server
 from utcp.aio.streams import StreamReader, StreamReaderProtocol, StreamWriter, open_connection, start_server
-from utcp.aio.tls import start_tls
 from utcp.aio.transport import Transport
 from utcp.core import engine as _engine
 from utcp.core.config import Config
@@ -18,6 +19,10 @@ from utcp.core.engine import Engine
 from utcp.core.info import ConnectionInfo
 from utcp.core.observer import Observer
 from utcp.core.states import State
+
+if TYPE_CHECKING:
+    from utcp.aio.dropin import new_event_loop
+    from utcp.aio.tls import start_tls
 
 __version__ = "0.1.0"
 
@@ -49,3 +54,17 @@ __all__ = [
     "start_server",
     "start_tls",
 ]
+
+# Imported by whoever asks for them: TLS and the loop for other libraries are not everybody's
+_LATER: Final = {"new_event_loop": "utcp.aio.dropin", "start_tls": "utcp.aio.tls"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'utcp' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_LATER[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

@@ -9,7 +9,7 @@ from utcp.core.info import closed_by_peer, last_ack_missing, seconds_in
 from utcp.core.states import State
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CloseInfo:
     """What ``await transport.closed()`` returns once the teardown is complete on this side.
 

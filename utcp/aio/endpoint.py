@@ -6,9 +6,9 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
 
 from utcp.aio import loops
 from utcp.aio.addresses import Address, normal, resolve
@@ -36,8 +36,7 @@ MIN_BACKLOG: Final = 4096
 TimeWait = Literal["linger", "discard"]
 
 
-@dataclass(frozen=True, slots=True)
-class EndpointStats:
+class EndpointStats(NamedTuple):
     """What an endpoint counted since it began.
 
     Attributes:

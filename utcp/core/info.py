@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from utcp.core.deadlines import unacked_data
 from utcp.core.states import CLOSE_WAIT, FIN_WAIT_1, LAST_ACK, State
@@ -10,8 +10,7 @@ from utcp.core.tcb import Tcb, queued_bytes
 from utcp.wire.seq import MASK, seq_sub
 
 
-@dataclass(frozen=True)
-class ConnectionInfo:
+class ConnectionInfo(NamedTuple):
     """Durations in seconds, sizes in bytes, sequence variables by their RFC 9293 3.3.1 names.
 
     ``seconds_in``: how long the connection has been in each of the states FIN-WAIT-1, FIN-WAIT-2, CLOSING,
