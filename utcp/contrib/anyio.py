@@ -102,9 +102,9 @@ class UtcpStream(ByteStream):
     async def aclose(self) -> None:
         """Wait until the peer's TCP has everything and our FIN; cancelled (``aclose_forcefully``), reset."""
         self._closed = True
-        self._writer.close()
         try:
             await checkpoint()
+            self._writer.close()
             await self._writer.wait_closed()
         except OSError:
             pass  # how it ended is known to ``transport.closed()``
@@ -162,7 +162,8 @@ class UtcpListener(Listener[UtcpStream]):
         self._server.close()
         self._arrivals.close()
         while self._accepted.statistics().current_buffer_used:
-            self._accepted.receive_nowait().transport.abort()
+            stream = self._accepted.receive_nowait()
+            stream.transport.abort()
         self._accepted.close()
         await checkpoint()
 
