@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from utcp.core.config import CONNECTION_OPTIONS, Config, Policy, policy_of
+from utcp.core.congestion import NewReno
 
 NAMES = [one.name for one in fields(Config)]
 
@@ -39,6 +40,8 @@ COUNTS: dict[str, tuple[int | None, int, int]] = {
     "r1": (3, 1, 255),
     "initial_window": (10, 1, 1000),
     "keepalive_count": (9, 2, 127),
+    "pacing_ss_ratio": (200, 100, 1000),
+    "pacing_ca_ratio": (120, 100, 1000),
     "max_orphans": (65_536, 0, 1 << 26),
     "max_connections": (1_048_576, 0, 1 << 26),
     "max_half_open": (65_536, 0, 1 << 26),
@@ -52,6 +55,7 @@ SWITCHES = {
     "user_timeout_option": False,
     "keepalive": False,
     "nodelay": False,
+    "pacing": True,
     "window_scaling": True,
     "timestamps": True,
     "sack": True,
@@ -64,6 +68,7 @@ SWITCHES = {
 }
 OPTIONAL = {"connect_timeout", "user_timeout", "linger", "max_segment_size"}
 NUMBERS = {**SECONDS, **COUNTS}
+OTHERS = {"congestion_control": "cubic"}
 
 
 def config(name: str, value: object) -> Config:
@@ -71,11 +76,11 @@ def config(name: str, value: object) -> Config:
 
 
 def test_the_tables_of_this_file_are_complete() -> None:
-    assert set(NUMBERS) | set(SWITCHES) == set(NAMES)
+    assert set(NUMBERS) | set(SWITCHES) | set(OTHERS) == set(NAMES)
 
 
 def test_defaults() -> None:
-    defaults = {name: default for name, (default, _, _) in NUMBERS.items()} | SWITCHES
+    defaults = {name: default for name, (default, _, _) in NUMBERS.items()} | SWITCHES | OTHERS
     assert {name: getattr(Config(), name) for name in NAMES} == defaults
 
 
@@ -166,8 +171,10 @@ def test_policy_has_every_field(name: str) -> None:
     if name in SECONDS:
         changed = 0.25 if name != "rto_max" else 1.25
         expected = round(changed * 1_000_000_000)
+    elif name in OTHERS:
+        changed, expected = "reno", NewReno
     elif name in COUNTS:
-        changed = expected = 100
+        changed = expected = 110
     else:
         changed = expected = not SWITCHES[name]
     policy = policy_of(config(name, changed))

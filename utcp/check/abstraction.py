@@ -20,7 +20,7 @@ from utcp.wire.segment import Segment, decode
 # More time-outs in a row than this are told apart no more: a peer may keep its window closed for ever
 MAX_RETRIES: Final = 12
 
-_DEADLINES: Final = ("rtx_at", "persist_at", "delack_at", "fin_wait_2_at", "linger_at", "keepalive_at")
+_DEADLINES: Final = ("rtx_at", "persist_at", "delack_at", "fin_wait_2_at", "linger_at", "keepalive_at", "pace_at")
 
 # Left out: what is derived from the rest, what only counts, what only this machine's clock tells apart, and the
 # congestion window, which is larger than all that a script sends.
@@ -45,7 +45,7 @@ _IGNORED: Final = frozenset(
             "rto",
             "rtt_seq",
         ),
-        *("cwnd", "ssthresh", "congestion"),
+        *("cwnd", "ssthresh", "congestion", "rate", "paced_until"),
     }
 )
 _SPECIAL: Final = frozenset({*_DEADLINES, "challenged_at", "rtt_at", "ts_recent", "rtx_ts", "rtx_count"})

@@ -93,11 +93,19 @@ def _shared_one(number: int) -> Config | Policy:
     return _shared[number]
 
 
+def _i32s(numbers: list[int]) -> vec[i32]:
+    return vec[i32](numbers)
+
+
+def _i64s(numbers: list[int]) -> vec[i64]:
+    return vec[i64](numbers)
+
+
 _REDUCERS: dict[type, Callable[[Any], Any]] = {
     **copyreg.dispatch_table,
     Config: _share,
     Policy: _share,
     PortRing: lambda ring: (PortRing, (ring._secret,)),
-    vec[i32]: lambda numbers: (vec[i32], (list(numbers),)),
-    vec[i64]: lambda numbers: (vec[i64], (list(numbers),)),
+    vec[i32]: lambda numbers: (_i32s, (list(numbers),)),
+    vec[i64]: lambda numbers: (_i64s, (list(numbers),)),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mypy_extensions import i64
 
 from utcp.core.closing import on_fin_acked, on_flushed
-from utcp.core.congestion.window import on_acked
+from utcp.core.congestion.window import on_acked, start_algorithm
 from utcp.core.deadlines import SWS_OVERRIDE, start_retransmission_timer
 from utcp.core.handshake import establish
 from utcp.core.reset import challenge, refuse_ack
@@ -86,6 +86,8 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
     fin_acked = tcb.fin_sent and not tcb.fin_acked and seg.ack == tcb.snd_nxt
     data = acked - 1 if fin_acked else acked
     recovering = seq_gt(tcb.rtx_end, tcb.snd_una)
+    if data > 0 and tcb.congestion is None:
+        start_algorithm(tcb)
     tcb.snd_una = seg.ack
     if seq_lt(tcb.rtx_nxt, seg.ack):
         tcb.rtx_nxt = seg.ack

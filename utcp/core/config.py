@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from utcp.core.congestion.algorithms import Factory, factory_of
 from utcp.core.policy import Policy
 
 __all__ = ["CONNECTION_OPTIONS", "Config", "Policy", "changed", "policy_of"]
@@ -34,6 +35,10 @@ CONNECTION_OPTIONS: Final = frozenset(
         "keepalive_idle",
         "keepalive_interval",
         "keepalive_count",
+        "congestion_control",
+        "pacing",
+        "pacing_ss_ratio",
+        "pacing_ca_ratio",
     }
 )
 
@@ -72,6 +77,12 @@ class Config:
         syn_ack_timeout: 63.0 s, the same for a SYN-ACK, whose receiver may never have existed (Linux: 5 retries).
         persist_max: 60.0 s, upper bound of the interval between zero-window probes (RFC 9293 3.8.6.1).
         initial_window: 10 segments (RFC 6928).
+        congestion_control: cubic (RFC 9438), "reno" (RFC 5681, RFC 6582), a name made known by
+            ``utcp.core.congestion.register``, or a factory: docs/congestion.md.
+        pacing: True, what exceeds the initial window leaves in trains of about 1 ms, not as one burst.
+        pacing_ss_ratio: 200 percent of cwnd / SRTT is the pacing rate below half of ssthresh (Linux
+            tcp_pacing_ss_ratio).
+        pacing_ca_ratio: 120 percent, above (Linux tcp_pacing_ca_ratio).
         user_timeout: None, or seconds without an acknowledgment after which the connection is given up, in place
             of r2; also bounds keepalive (RFC 9293 3.8.3, Linux TCP_USER_TIMEOUT).
         user_timeout_option: False; True tells the peer our user timeout and, if user_timeout is None, adopts the
@@ -133,6 +144,10 @@ class Config:
     syn_ack_timeout: float = _seconds(63.0, 0.001, _DAY)
     persist_max: float = _seconds(60.0, 0.001, 3600.0)
     initial_window: int = _count(10, 1, 1000, "segments")
+    congestion_control: str | Factory = field(default="cubic", metadata={"kind": Factory})
+    pacing: bool = _switch(True)
+    pacing_ss_ratio: int = _count(200, 100, 1000, "percent")
+    pacing_ca_ratio: int = _count(120, 100, 1000, "percent")
 
     user_timeout: float | None = _seconds(None, 0.001, _DAY)
     user_timeout_option: bool = _switch(False)
@@ -201,7 +216,7 @@ class Config:
 
         MSL 2 minutes (3.4.2), a RST ends TIME-WAIT (3.10.7.4), every unacceptable segment is answered (3.10.7.4,
         first), no local reuse of a pair in TIME-WAIT, RTO not below 1 s (RFC 6298 2.4), an initial window of
-        3 segments (RFC 5681 3.1).
+        3 segments (RFC 5681 3.1), Reno's congestion control, no pacing.
         """
         ours = {
             "msl": 120.0,
@@ -210,6 +225,8 @@ class Config:
             "time_wait_reuse": False,
             "rto_min": 1.0,
             "initial_window": 3,
+            "congestion_control": "reno",
+            "pacing": False,
         }
         return cls(**{**ours, **overrides})
 
@@ -242,7 +259,10 @@ def changed(policy: Policy, name: str, value: object) -> Policy:
     return policy_of(replace(policy.config, **changes))
 
 
-def _check(name: str, value: object, kind: type, lo: float = 0, hi: float = 0, unit: str = "") -> None:
+def _check(name: str, value: object, kind: Any, lo: float = 0, hi: float = 0, unit: str = "") -> None:
+    if kind is Factory:
+        factory_of(value)
+        return
     if kind is bool:
         if not isinstance(value, bool):
             raise TypeError(f"{name}: {value!r} is not a bool")

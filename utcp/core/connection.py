@@ -10,6 +10,7 @@ from mypy_extensions import i64
 from utcp.core.buffers import SendQueue
 from utcp.core.closing import abort, close, close_sending_side, stop_reading
 from utcp.core.config import CONNECTION_OPTIONS, Policy, changed
+from utcp.core.congestion.window import follow_policy
 from utcp.core.deadlines import unacked_data
 from utcp.core.handshake import set_smss, start_keepalive
 from utcp.core.info import ConnectionInfo, snapshot
@@ -197,6 +198,8 @@ class Connection(Tcb):
             self.keepalive_probes = 0
             if self.syn_acked and not self.done:
                 start_keepalive(self)
+        if name in ("congestion_control", "pacing"):
+            follow_policy(self, name)
         if name == "user_timeout":
             self.user_timeout_due = policy.user_timeout_option
         if not self.done:

@@ -23,6 +23,7 @@ def earliest_deadline(tcb: Tcb) -> i64:
     at = tcb.rtx_at
     at = min(at, tcb.persist_at)
     at = min(at, tcb.delack_at)
+    at = min(at, tcb.pace_at)
     at = min(at, tcb.fin_wait_2_at)
     at = min(at, tcb.linger_at)
     return min(at, tcb.keepalive_at)
@@ -40,6 +41,7 @@ def disarm(tcb: Tcb) -> None:
     tcb.rtx_at = NEVER
     tcb.persist_at = NEVER
     tcb.delack_at = NEVER
+    tcb.pace_at = NEVER
     tcb.fin_wait_2_at = NEVER
     tcb.linger_at = NEVER
     tcb.keepalive_at = NEVER

@@ -10,6 +10,7 @@ from typing import Any, Final, final
 from mypy_extensions import i64
 
 from utcp.core.arrives import segment_arrives
+from utcp.core.closing import abort
 from utcp.core.config import CONNECTION_OPTIONS, Config, changed, policy_of
 from utcp.core.connection import Connection
 from utcp.core.counters import Counters
@@ -25,7 +26,7 @@ from utcp.core.reset import refused
 from utcp.core.stack import NEVER, Stack, connection_key
 from utcp.core.states import ESTABLISHED, LISTEN, SYN_RECEIVED, SYN_SENT, TIME_WAIT, State
 from utcp.core.tcb import Tcb, mark_dirty
-from utcp.core.teardown import REFUSED, adopt, enter_closed, evict_time_wait
+from utcp.core.teardown import ABORTED, REFUSED, adopt, enter_closed, evict_time_wait
 from utcp.core.time_wait import expire_time_wait, reusable_locally, take_over
 from utcp.core.timeouts import run_deadlines
 from utcp.core.trains import Train
@@ -391,6 +392,8 @@ class Engine:
         """Build what is due and hand out the trains, in the order in which they must leave."""
         stack = self._stack
         stack.now = max(stack.now, now)
+        if stack.failed:
+            _end_failed(stack)
         while stack.dirty:
             dirty = stack.dirty
             stack.dirty = []
@@ -411,6 +414,16 @@ class Engine:
     @max_train_segments.setter
     def max_train_segments(self, limit: int) -> None:
         self._stack.trains.max_segments = max(1, limit)
+
+
+def _end_failed(stack: Stack) -> None:
+    """End the connections whose congestion control has raised (docs/congestion.md)."""
+    failed = stack.failed
+    stack.failed = []
+    for tcb, cause in failed:
+        error = ConnectionAbortedError(errno.ECONNABORTED, f"Congestion control failed: {cause!r}")
+        error.__cause__ = cause
+        abort(tcb, ABORTED, error)
 
 
 def _connection(tcb: Tcb) -> Connection:

@@ -57,6 +57,9 @@ def set_smss(tcb: Tcb) -> None:
     tcb.smss = max(mss, MIN_SMSS + options) - options
     if tcb.cwnd > 0:
         tcb.cwnd = max(tcb.cwnd, tcb.smss)  # a window below one segment would send nothing
+    control = tcb.congestion
+    if control is not None:
+        control.mss = tcb.smss
 
 
 def _limit_mss(tcb: Tcb, mss: i64) -> i64:

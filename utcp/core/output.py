@@ -12,6 +12,7 @@ from mypy_extensions import i64
 
 from utcp.core.congestion.window import restart_after_idle
 from utcp.core.deadlines import SWS_OVERRIDE, arm, start_retransmission_timer
+from utcp.core.pacing import charge, train_allowance, unpaced_flight
 from utcp.core.rtt import time_segment
 from utcp.core.stack import NEVER
 from utcp.core.states import (
@@ -213,6 +214,10 @@ def _send_new(tcb: Tcb) -> None:
     idle = flight == 0
     if idle:
         restart_after_idle(tcb)
+    unpaced = unpaced_flight(tcb)
+    allowance: i64 = 0  # bytes of a train that may still leave now
+    train: i64 = 0  # ... and that have left
+    tcb.pace_at = NEVER
     data_sent = False
     while True:
         room = min(tcb.snd_wnd - flight, tcb.cwnd - flight + lost)
@@ -222,6 +227,16 @@ def _send_new(tcb: Tcb) -> None:
             break
         if n < mss and unsent > 0 and not _may_send_short(tcb, n, unsent, flight):
             break
+        if flight + n > unpaced:
+            if n > allowance:
+                charge(tcb, train)
+                train = 0
+                allowance = train_allowance(tcb, mss)
+                if n > allowance:
+                    tcb.pace_at = tcb.paced_until
+                    break
+            allowance -= n
+            train += n
         fin = tcb.fin_queued and n == unsent and room > n
         flags: i64 = ACK
         if n > 0 and n == unsent:
@@ -242,6 +257,9 @@ def _send_new(tcb: Tcb) -> None:
     tcb.push_now = False
     if data_sent:
         mark_ready(tcb, SENT)
+        _note_departure(tcb, flight, idle, unsent)
+        if train > 0:
+            charge(tcb, train)
     if flight == 0:
         _watch_window(tcb)
         return
@@ -252,6 +270,15 @@ def _send_new(tcb: Tcb) -> None:
         tcb.rtx_count = 0
     if tcb.rtx_at == NEVER:
         start_retransmission_timer(tcb)
+
+
+def _note_departure(tcb: Tcb, flight: i64, idle: bool, unsent: i64) -> None:
+    """What delivery-rate samples need of the new data that has just left."""
+    rate = tcb.rate
+    if rate is not None:
+        rate.on_sent(tcb.snd_nxt, idle, tcb.stack.now)
+        if unsent == 0 and flight + tcb.smss <= tcb.cwnd:
+            rate.on_app_limited(flight)
 
 
 def _watch_window(tcb: Tcb) -> None:
@@ -311,6 +338,8 @@ def _retransmit(tcb: Tcb) -> None:
         if flags & FIN:
             end = (end + 1) & MASK
         tcb.rtx_nxt = end
+        if tcb.rate is not None:
+            tcb.rate.on_retransmitted(end)
         if seq_gt(end, tcb.rtx_end):
             tcb.rtx_end = end
     if tcb.rtx_at == NEVER:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, final
 
 from mypy_extensions import i64
 
+from utcp.core.congestion.algorithms import Factory, factory_of
+
 if TYPE_CHECKING:
     from utcp.core.config import Config
 
@@ -26,6 +28,10 @@ class Policy:
         self.syn_ack_timeout: i64 = _ns(config.syn_ack_timeout)
         self.persist_max: i64 = _ns(config.persist_max)
         self.initial_window: i64 = config.initial_window
+        self.congestion_control: Factory = factory_of(config.congestion_control)
+        self.pacing: bool = config.pacing
+        self.pacing_ss_ratio: i64 = config.pacing_ss_ratio
+        self.pacing_ca_ratio: i64 = config.pacing_ca_ratio
 
         self.user_timeout: i64 = _ns(config.user_timeout)
         self.user_timeout_option: bool = config.user_timeout_option

@@ -64,6 +64,7 @@ class Stack:
         self.half_open: i64 = 0  # in SYN-RECEIVED, from listeners
         self.held: i64 = 0  # bytes received and not read, of all connections
         self.seg: Segment = Segment()  # filled anew for each arriving segment
+        self.failed: list[tuple[Tcb, Exception]] = []  # whose congestion control has raised
         self.ack: Ack = Ack()  # filled anew for each acknowledgment that tells something new
         # Challenge ACKs: RFC 5961 7
         self.challenge_window_at: i64 = -NEVER

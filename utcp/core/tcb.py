@@ -9,6 +9,7 @@ from mypy_extensions import i64
 from utcp.core.buffers import ReceiveQueue, SendQueue
 from utcp.core.config import Policy
 from utcp.core.congestion.control import UNLIMITED, CongestionControl
+from utcp.core.delivery_rate import DeliveryRate
 from utcp.core.paths import Path
 from utcp.core.reassembly import Reassembly
 from utcp.core.scoreboard import Scoreboard
@@ -71,6 +72,8 @@ class Tcb:
         "max_snd_wnd",
         "opened_at",
         "orphan",
+        "pace_at",
+        "paced_until",
         "passive",
         "path",
         "peer_mss",
@@ -79,6 +82,7 @@ class Tcb:
         "probed_at",
         "progress_at",
         "push_now",
+        "rate",
         "rcv_adv",
         "rcv_mss",
         "rcv_nxt",
@@ -230,11 +234,14 @@ class Tcb:
         self.cwnd: i64 = 0
         self.ssthresh: i64 = UNLIMITED
         self.congestion: CongestionControl | None = None  # once data has been acknowledged
+        self.rate: DeliveryRate | None = None  # the same
+        self.paced_until: i64 = 0  # the next train shall not leave before
         self.sent_at: i64 = stack.now  # when new data or a FIN last left
 
         # Deadlines; 2MSL lives in the TIME-WAIT table
         self.rtx_at: i64 = NEVER
         self.persist_at: i64 = NEVER
+        self.pace_at: i64 = NEVER
         self.probed_at: i64 = -NEVER  # when the last window probe left
         self.delack_at: i64 = NEVER
         self.fin_wait_2_at: i64 = NEVER

@@ -26,6 +26,10 @@ def run_deadlines(tcb: Tcb) -> None:
         stack.tell_timer(tcb.key, "delayed-ack")
         tcb.delack_at = NEVER
         tcb.ack_now = True
+    if tcb.pace_at <= now:
+        stack.tell_timer(tcb.key, "pacing")
+        tcb.pace_at = NEVER
+        mark_dirty(tcb)
     if tcb.rtx_at <= now:
         _on_retransmission_timeout(tcb)
     if tcb.persist_at <= now:

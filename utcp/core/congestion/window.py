@@ -5,11 +5,15 @@ Loss recovery calls these functions; ``tcb.cwnd`` and ``tcb.ssthresh`` are what 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mypy_extensions import i64
 
 from utcp.core.congestion.control import TIMEOUT, CongestionControl
 from utcp.core.congestion.newreno import NewReno
-from utcp.core.tcb import Tcb
+from utcp.core.delivery_rate import DeliveryRate
+from utcp.core.stack import NEVER
+from utcp.core.tcb import Tcb, mark_dirty
 
 
 def start_congestion_control(tcb: Tcb) -> None:
@@ -29,8 +33,7 @@ def restart_after_idle(tcb: Tcb) -> None:
     idle = tcb.stack.now - tcb.sent_at
     control = tcb.congestion
     if idle > tcb.rto and control is not None:
-        control.on_idle(idle, initial_window(tcb), tcb.stack.now)
-        _take(tcb, control)
+        _tell(tcb, lambda: control.on_idle(idle, initial_window(tcb), tcb.stack.now))
 
 
 def on_acked(
@@ -45,9 +48,7 @@ def on_acked(
     """
     if delivered == 0 and lost == 0:
         return
-    control = tcb.congestion
-    if control is None:
-        control = _start(tcb)
+    control = _of(tcb)
     ack = tcb.stack.ack
     ack.now = tcb.stack.now
     # Such an ACK may cover what left the network long ago: one segment is the limit (RFC 3465 2.3)
@@ -58,7 +59,14 @@ def on_acked(
     ack.srtt = tcb.srtt
     ack.window_limited = 2 * flight >= tcb.cwnd
     ack.in_recovery = in_recovery
-    control.on_ack(ack)
+    rate = tcb.rate
+    if rate is not None:
+        rate.on_ack(tcb.snd_una, delivered, tcb.stack.now, ack)
+    try:
+        control.on_ack(ack)
+    except Exception as error:
+        _fail(tcb, error)
+        return
     if not in_recovery or not control.prr:
         _take(tcb, control)
 
@@ -69,8 +77,9 @@ def on_congestion_event(tcb: Tcb, kind: i64, flight: i64) -> None:
     Loss recovery that reduces in proportion keeps tcb.cwnd itself from here on, until ``leave_recovery``.
     """
     control = _of(tcb)
-    control.on_congestion_event(kind, flight, tcb.stack.now)
-    _take(tcb, control)
+    # What limited transmit has sent beyond the window does not count (RFC 5681 3.2)
+    flight = min(flight, tcb.cwnd)
+    _tell(tcb, lambda: control.on_congestion_event(kind, flight, tcb.stack.now))
 
 
 def on_timeout(tcb: Tcb, flight: i64, again: bool) -> None:
@@ -78,11 +87,11 @@ def on_timeout(tcb: Tcb, flight: i64, again: bool) -> None:
 
     RFC 5681 3.1: ssthresh is set once per loss event, the window is one segment every time.
     """
-    control = _of(tcb)
     if not again:
-        control.on_congestion_event(TIMEOUT, flight, tcb.stack.now)
-    control.cwnd = tcb.smss
-    _take(tcb, control)
+        control = _of(tcb)
+        _tell(tcb, lambda: control.on_congestion_event(TIMEOUT, flight, tcb.stack.now))
+    _of(tcb).cwnd = tcb.smss
+    tcb.cwnd = tcb.smss
 
 
 def leave_recovery(tcb: Tcb) -> None:
@@ -93,8 +102,7 @@ def leave_recovery(tcb: Tcb) -> None:
 def on_spurious(tcb: Tcb) -> None:
     """The last congestion event (LOSS or TIMEOUT) was none: what it changed is restored."""
     control = _of(tcb)
-    control.on_spurious(tcb.stack.now)
-    _take(tcb, control)
+    _tell(tcb, lambda: control.on_spurious(tcb.stack.now))
 
 
 def recovers_by_itself(tcb: Tcb) -> bool:
@@ -103,16 +111,65 @@ def recovers_by_itself(tcb: Tcb) -> bool:
     return control is not None and not control.prr
 
 
-def _of(tcb: Tcb) -> CongestionControl:
+def start_algorithm(tcb: Tcb) -> None:
+    """The connection's first data is about to be acknowledged; before that nothing happens that would need one."""
+    _make(tcb)
+    rate = DeliveryRate(tcb.snd_una, tcb.stack.now)
+    tcb.rate = rate
+    if tcb.rtt_at != NEVER:
+        # What is out left at the instant that is being timed, or later: until now nothing was kept of it
+        rate.on_first_flight(tcb.snd_nxt, tcb.rtt_at, tcb.sent_at)
+
+
+def follow_policy(tcb: Tcb, name: str) -> None:
+    """The option ``name`` of the connection's policy has changed."""
     control = tcb.congestion
-    return _start(tcb) if control is None else control
+    if control is None:
+        return
+    if name == "congestion_control":
+        _make(tcb)  # from the window as it is
+    elif name == "pacing":
+        control.paced = tcb.policy.pacing
 
 
-def _start(tcb: Tcb) -> CongestionControl:
-    control = NewReno(tcb.smss, tcb.cwnd)
-    control.paced = True
+def _make(tcb: Tcb) -> None:
+    policy = tcb.policy
+    try:
+        control = policy.congestion_control(tcb.smss, tcb.cwnd)
+    except Exception as error:
+        _fail(tcb, error)
+        return
+    control.ssthresh = tcb.ssthresh
+    control.paced = policy.pacing
     tcb.congestion = control
+
+
+def _of(tcb: Tcb) -> CongestionControl:
+    if tcb.congestion is None:
+        start_algorithm(tcb)
+    control = tcb.congestion
+    assert control is not None
     return control
+
+
+def _tell(tcb: Tcb, event: Callable[[], None]) -> None:
+    try:
+        event()
+    except Exception as error:
+        _fail(tcb, error)
+        return
+    control = tcb.congestion
+    assert control is not None
+    _take(tcb, control)
+
+
+def _fail(tcb: Tcb, error: Exception) -> None:
+    """An algorithm from outside has raised: the connection ends with that error, nothing else suffers."""
+    control = NewReno(tcb.smss, tcb.cwnd)
+    control.ssthresh = tcb.ssthresh
+    tcb.congestion = control
+    tcb.stack.failed.append((tcb, error))
+    mark_dirty(tcb)
 
 
 def _take(tcb: Tcb, control: CongestionControl) -> None:
