@@ -1,11 +1,16 @@
-"""TIME-WAIT at scale: what a record takes, what it costs to make, find and expire, how long expiring holds up the loop.
+"""Teardown at scale: a million TIME-WAIT records, 100,000 connections that drain at once, a flood of forged SYNs.
 
-    python -m benchmarks.timewait [--records 1000000] [--json]
+    python -m benchmarks.timewait [records] [drain] [flood] [--records 1000000] [--connections 100000]
+                                  [--rate 4000] [--json]
 
-The table by itself first, the calls to be measured made from here (`benchmarks.micro_tables` says more). Then an
+All three by default. Records: what one takes, what it costs to make, find and expire, how long expiring holds up the
+loop. The table by itself first, the calls to be measured made from here (`benchmarks.micro_tables` says more). Then an
 engine whose peers open connections that it closes, by real segments, until so many wait. Half of them end while the
 clock goes on in milliseconds, the others all at once, as after a blocked event loop. The pauses are single calls of
-``handle_timeout``. Times are processor time. The kernel's figure is what its slab allocator says, for root only.
+``handle_timeout``. The kernel's figure is what its slab allocator says, for root only.
+
+Drain and flood are in `benchmarks.pressure`. The drain goes twice: for its time, and for its memory. Times are
+processor time.
 """
 
 from __future__ import annotations
@@ -17,6 +22,7 @@ from pathlib import Path
 from time import process_time_ns
 
 from benchmarks.micro_tables import BATCH, MILLISECOND, START, Figures, measure_table
+from benchmarks.pressure import measure_drain, measure_flood
 from utcp.core import engine as engine_module
 from utcp.core.config import Config
 from utcp.core.engine import Engine
@@ -96,29 +102,48 @@ def kernel_record() -> Figures:
     return {"kernel: bytes per record": max(sizes)} if sizes else {}
 
 
+def measure_records(count: int) -> Figures:
+    figures = measure_table(count)
+    gc.collect()
+    return figures | measure_engine(count) | kernel_record()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("parts", nargs="*", choices=[[], "records", "drain", "flood"], help="default: all of them")
     parser.add_argument(
-        "--records", type=int, default=1_000_000, metavar="N", help="live records (default: %(default)s)"
+        "--records", type=int, default=1_000_000, metavar="N", help="live TIME-WAIT records (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--connections", type=int, default=100_000, metavar="N", help="that drain at once (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rate", type=int, default=4000, metavar="N", help="forged SYNs a second (default: %(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args()
-    if options.records < 2:
-        parser.error("--records: at least 2")
-    gc.disable()  # the lists of integers made here are none of the tables' business
+    if min(options.records, options.connections, options.rate) < 2:
+        parser.error("--records, --connections, --rate: at least 2")
+    parts = options.parts or ["records", "drain", "flood"]
     compiled = not str(engine_module.__file__).endswith(".py")
-    try:
-        figures = measure_table(options.records)
-        gc.collect()
-        figures |= measure_engine(options.records) | kernel_record()
-    finally:
-        gc.enable()
+    figures: Figures = {}
+    if "records" in parts:
+        gc.disable()  # the lists of integers made here are none of the tables' business
+        try:
+            figures |= measure_records(options.records)
+        finally:
+            gc.enable()
+    if "drain" in parts:
+        figures |= measure_drain(options.connections)
+        figures |= measure_drain(options.connections, memory=True)
+    if "flood" in parts:
+        figures |= measure_flood(options.rate)
     if options.json:
         print(json.dumps({"compiled": compiled, "records": options.records, **figures}))
         return
-    print(f"{'compiled' if compiled else 'interpreted'}, {options.records:,} records")
+    print("compiled" if compiled else "interpreted")
     for name, value in figures.items():
-        print(f"{name:55} {value:12,.2f}")
+        print(f"{name:55} {value:14,.2f}")
 
 
 if __name__ == "__main__":

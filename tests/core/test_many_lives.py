@@ -1,6 +1,6 @@
 """Seeded lives of connections (X-15): loss up to 50 %, random delays, reordering, duplicates, every way of ending.
 
-200 of them, with ``--deep`` 10,000. A failure prints its segments and the command that replays it.
+500 of them, with ``--deep`` 10,000. A failure prints its segments and the command that replays it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import pytest
 
 from support.lives import GRACEFUL, ROUGH, Life, report
 
-SEEDS = 200
+SEEDS = 500
 DEEP_SEEDS = 10_000
 
 

@@ -35,6 +35,7 @@ from utcp.core.transition import set_state
 MAX_PORT: Final = 65_535
 # TIME-WAIT records deleted in one call of handle_timeout: a bound on the pause when many expire together
 EXPIRE_AT_ONCE: Final = 4096
+FEW_SLOTS: Final = 256  # are not worth giving back
 
 
 @final
@@ -253,6 +254,8 @@ class Engine:
                 run_deadlines(tcb)
             i += 1
         self._more_expiries = expire_time_wait(stack, EXPIRE_AT_ONCE)
+        if not stack.by_key and len(stack.slots) > FEW_SLOTS and len(wheel) == 0:
+            stack.forget_slots()
 
     # User calls: raise at once when they are wrong, with nothing changed
 

@@ -70,6 +70,12 @@ class Stack:
         self.challenge_window_at: i64 = -NEVER
         self.challenge_budget: i64 = 0
 
+    def forget_slots(self) -> None:
+        """Give back the memory of tables that many connections have left empty. No timer may refer to a slot."""
+        self.slots = []
+        self.free_slots = []
+        self.by_key = {}
+
     def crowded(self) -> bool:
         """No room for one more connection."""
         return len(self.by_key) >= self.policy.max_connections
