@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The installed utcp is measured, not the source tree that happens to be the current folder: -P keeps that off the
 # module path, and the tree comes last on it.
-BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from benchmarks.worker import main; main()"
+BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from benchmarks.{} import main; main()"
 
 
 Listening = dict[str, Any]  # what a server said of itself
@@ -47,10 +47,10 @@ class Peer(Protocol):
         """What the system counts of this peer's work, at this moment; {} when its own processes count."""
 
 
-def worker(stack: str, workload: Workload, **role: Any) -> list[str]:
-    """A Python process: a server with ``serve_ports=``, a client with ``listening=``."""
+def worker(stack: str, workload: Workload, program: str = "worker", **role: Any) -> list[str]:
+    """A Python process of ``program``: a server with ``serve_ports=``, a client with ``listening=``."""
     job = json.dumps({"stack": stack, "workload": workload.as_dict(), **role})
-    return [sys.executable, "-P", "-c", BOOT, str(ROOT), job]
+    return [sys.executable, "-P", "-c", BOOT.format(program), str(ROOT), job]
 
 
 class UtcpPeer:

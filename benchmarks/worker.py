@@ -227,7 +227,12 @@ class DirectClient(ClientProtocol):
 
 async def connect(stack: Stack, workload: Workload, listening: dict[str, Any]) -> None:
     await stack.open(workload, listening)
-    client = Client(stack, workload, listening["ports"])
+    await drive(Client(stack, workload, listening["ports"]))
+
+
+async def drive(client: Client) -> None:
+    """Have the client do its work, and report."""
+    stack, workload = client.stack, client.workload
     say({})
     stdin = await open_stdin()
     begin, end = map(float, (await stdin.readline()).split())
