@@ -23,6 +23,7 @@ from utcp.core.states import State
 if TYPE_CHECKING:
     from utcp.aio.dropin import new_event_loop
     from utcp.aio.tls import start_tls
+    from utcp.aio.tls_transport import TlsTransport
 
 __version__ = "0.1.0"
 
@@ -43,6 +44,7 @@ __all__ = [
     "StreamReader",
     "StreamReaderProtocol",
     "StreamWriter",
+    "TlsTransport",
     "Transport",
     "__compiled__",
     "__version__",
@@ -56,7 +58,11 @@ __all__ = [
 ]
 
 # Imported by whoever asks for them: TLS and the loop for other libraries are not everybody's
-_LATER: Final = {"new_event_loop": "utcp.aio.dropin", "start_tls": "utcp.aio.tls"}
+_LATER: Final = {
+    "TlsTransport": "utcp.aio.tls_transport",
+    "new_event_loop": "utcp.aio.dropin",
+    "start_tls": "utcp.aio.tls",
+}
 
 
 def __getattr__(name: str) -> Any:

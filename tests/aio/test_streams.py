@@ -225,15 +225,3 @@ async def test_a_plain_callback_may_take_the_streams() -> None:
         theirs.close()
         assert await reader.read() == b"hello"
         writer.close()
-
-
-async def test_tls_is_refused_not_ignored() -> None:
-    async with serving_streams(echo) as port:
-        with pytest.raises(NotImplementedError):
-            await utcp.open_connection(HOST, port, ssl=True)
-        _, writer = await utcp.open_connection(HOST, port)
-        with pytest.raises(NotImplementedError):
-            await writer.start_tls(None)
-        with pytest.raises(NotImplementedError):
-            await utcp.start_tls(writer.transport, None, None)
-        writer.close()

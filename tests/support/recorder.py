@@ -92,10 +92,12 @@ class Accepted:
 
     def __init__(self, factory: Callable[[], Any] = Recorder) -> None:
         self._factory = factory
+        self.all: list[Any] = []
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
 
     def __call__(self) -> Any:
         protocol = self._factory()
+        self.all.append(protocol)
         self._queue.put_nowait(protocol)
         return protocol
 

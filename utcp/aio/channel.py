@@ -46,6 +46,7 @@ class Channel:
         self.pump: Pump = pump
         self.conn: Connection = conn
         self.transport: Any = None
+        self.tls: Any = None  # the TlsLayer on top, while it has yet to say close_notify
         self.protocol: Any = None
         self.buffered: bool = False  # a BufferedProtocol
         self.factory: Callable[[], Any] | None = factory
@@ -117,6 +118,9 @@ class Channel:
     def close(self, lingering: int = -1) -> None:
         """``lingering``: the nanoseconds of a lingering close, if not negative."""
         if self.closing:
+            return
+        if self.tls is not None:
+            self.tls.close(lingering)  # it comes back here with its last words said
             return
         self.closing = True
         conn = self.conn
@@ -231,7 +235,7 @@ class Channel:
         if self.written > 0 and not self.closing:
             self.pause_if_full()  # written before there was a protocol to pause
         if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+            waiter.set_result(self.protocol)
 
     def _reject(self, error: BaseException, waiter: Any) -> None:
         """The protocol factory failed: there is nobody to have the connection."""
@@ -334,6 +338,7 @@ class Channel:
                 # Nothing more will come. Without cycles the memory is free at once, not at the next collection
                 conn.context = None
                 self.transport = None
+                self.tls = None
         elif self.closing and not self.lost and conn.fin_acked:
             self._lose(self.error)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from utcp.aio import tls
 from utcp.aio.addresses import Address, Resolved, interleave, literal, resolve
 from utcp.aio.datagrams import UdpSocket
 from utcp.aio.endpoint import Endpoint
@@ -50,10 +49,40 @@ async def create_connection(
     (and, without a host, connected) by the caller. ``local_addr`` is (host, TCP port). ``connect_timeout``, in
     seconds, is the config's field of this name.
 
+    With ``ssl`` both are TLS's, once the handshake is done: the transport is a ``TlsTransport``.
+
     Raises ConnectionRefusedError when the UDP port or the TCP port is closed, TimeoutError naming the number of
     tries when nobody answers, other OSErrors as asyncio does.
     """
-    _check_tls_arguments(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+    if ssl:
+        from utcp.aio import tls
+
+        secure = tls.client(ssl, host, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout)
+        _, layer = await create_connection(
+            secure.under(protocol_factory),
+            host,
+            port,
+            family=family,
+            proto=proto,
+            flags=flags,
+            sock=sock,
+            local_addr=local_addr,
+            happy_eyeballs_delay=happy_eyeballs_delay,
+            interleave=interleave,
+            all_errors=all_errors,
+            udp_port=udp_port,
+            connect_timeout=connect_timeout,
+            config=config,
+            endpoint=endpoint,
+        )
+        secured: tuple[Transport, Any] = await layer.secured()
+        return secured
+    if server_hostname is not None:
+        raise ValueError("server_hostname is only meaningful with ssl")
+    if ssl_handshake_timeout is not None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    if ssl_shutdown_timeout is not None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
     if connect_timeout is not None:
         config = replace(config or (endpoint.engine.config if endpoint else Config()), connect_timeout=connect_timeout)
     loop = asyncio.get_running_loop()
@@ -96,25 +125,6 @@ async def create_connection(
 
 
 _interleave = interleave  # create_connection has an argument of this name
-
-
-def _check_tls_arguments(
-    ssl: object,
-    host: str | None,
-    server_hostname: str | None,
-    ssl_handshake_timeout: float | None,
-    ssl_shutdown_timeout: float | None,
-) -> None:
-    if server_hostname is not None and not ssl:
-        raise ValueError("server_hostname is only meaningful with ssl")
-    if server_hostname is None and ssl and not host:
-        raise ValueError("You must set server_hostname when using ssl without a host")
-    if ssl_handshake_timeout is not None and not ssl:
-        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
-    if ssl_shutdown_timeout is not None and not ssl:
-        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
-    if ssl:
-        tls.not_implemented()
 
 
 def _own_endpoint(sock: socket.socket) -> Endpoint:

@@ -145,7 +145,7 @@ class Endpoint:
         *,
         local_addr: Address | None = None,
         config: Config | None = None,
-        waiter: asyncio.Future[None] | None = None,
+        waiter: asyncio.Future[Any] | None = None,
     ) -> Transport:
         """Begin to connect to TCP port ``port`` (default: the UDP port) at ``peer_addr``, without awaiting.
 
@@ -153,7 +153,8 @@ class Endpoint:
         by ``connection_made`` or by ``connection_lost`` with the error. What is written before that follows the
         handshake. ``local_addr``: (literal host or "", TCP port or 0) to connect from.
 
-        ``waiter``, if given, is a future that gets the outcome; then a connection that fails makes no protocol.
+        ``waiter``, if given, is a future that gets the protocol or the error; then a connection that fails makes no
+        protocol.
 
         Raises OSError when there is no route or no free port, ValueError for an address that is none,
         RuntimeError when the endpoint is closed.

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Self
 
-from utcp.aio import tls
 from utcp.aio.addresses import resolve
 from utcp.aio.datagrams import Datagrams, UdpSocket
 from utcp.aio.endpoint import Endpoint
@@ -191,14 +190,14 @@ async def create_server(
 
     Raises OSError (EADDRINUSE) naming the address, as asyncio does.
     """
-    if isinstance(ssl, bool):
-        raise TypeError("ssl argument must be an SSLContext or None")
-    if ssl_handshake_timeout is not None and ssl is None:
-        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
-    if ssl_shutdown_timeout is not None and ssl is None:
-        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
     if ssl is not None:
-        tls.not_implemented()
+        from utcp.aio import tls
+
+        protocol_factory = tls.server(ssl, ssl_handshake_timeout, ssl_shutdown_timeout).under(protocol_factory)
+    elif ssl_handshake_timeout is not None:
+        raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
+    elif ssl_shutdown_timeout is not None:
+        raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
     if keep_alive:
         raise NotImplementedError("keep-alive is not implemented yet")
     loop = asyncio.get_running_loop()

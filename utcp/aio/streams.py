@@ -7,11 +7,13 @@ import functools
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from utcp.aio import tls
 from utcp.aio.close_info import CloseInfo
 from utcp.aio.connecting import create_connection
 from utcp.aio.server import Server, create_server
 from utcp.aio.transport import Transport
+
+if TYPE_CHECKING:
+    import ssl
 
 ClientConnected = Callable[["StreamReader", "StreamWriter"], Awaitable[None] | None]
 
@@ -28,6 +30,7 @@ class StreamReader(asyncio.StreamReader):
         _buffer: bytearray
         _eof: bool
         _waiter: asyncio.Future[None] | None
+        _transport: Transport | None
 
     _failure: Exception | None = None
 
@@ -68,16 +71,19 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
         _strong_reader: StreamReader | None
         _loop: asyncio.AbstractEventLoop
         _task: asyncio.Task[None] | None
+        _over_ssl: bool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         connected = self._client_connected_cb
         if connected is None:
             super().connection_made(transport)
+            self._note_half_close()
             return
         assert isinstance(transport, Transport)
         reader = self._stream_reader
         assert reader is not None
         self._transport = transport
+        self._note_half_close()
         self._strong_reader = None
         reader.set_transport(transport)
         result = connected(reader, StreamWriter(transport, self, reader, self._loop))
@@ -94,6 +100,18 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
                 reader.feed_data(rest)
         super().connection_lost(exc)
 
+    def replace_transport(self, transport: Transport) -> None:
+        """Go on over ``transport``, which has TLS."""
+        self._transport = transport
+        self._note_half_close()
+        if self._stream_reader is not None:
+            self._stream_reader._transport = transport
+
+    def _note_half_close(self) -> None:
+        """asyncio's ``eof_received`` closes what it takes for TLS: right for those versions that have no half-close."""
+        assert self._transport is not None
+        self._over_ssl = not self._transport.can_write_eof()
+
 
 def _handler_done(loop: asyncio.AbstractEventLoop, transport: Transport, task: asyncio.Task[None]) -> None:
     if task.cancelled():
@@ -109,6 +127,7 @@ class StreamWriter(asyncio.StreamWriter):
 
     if TYPE_CHECKING:
         _transport: Transport
+        _protocol: StreamReaderProtocol
 
     @property
     def transport(self) -> Transport:
@@ -118,8 +137,29 @@ class StreamWriter(asyncio.StreamWriter):
         """As the transport's, in place of ``close`` and ``wait_closed``: RFC 9112 9.6 has HTTP servers do it."""
         return await self._transport.lingering_close(timeout)
 
-    async def start_tls(self, *args: Any, **kwargs: Any) -> None:
-        tls.not_implemented()
+    async def start_tls(
+        self,
+        sslcontext: ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None:
+        """Upgrade the connection as ``utcp.start_tls`` does; as the server if it came from ``start_server``."""
+        from utcp.aio.tls import start_tls
+
+        protocol = self._protocol
+        await self.drain()
+        self._transport = await start_tls(
+            self._transport,
+            protocol,
+            sslcontext,
+            server_side=protocol._client_connected_cb is not None,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        protocol.replace_transport(self._transport)
 
 
 async def open_connection(

@@ -127,6 +127,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     # What no kernel socket can say
 
     @property
+    def eof_written(self) -> bool:
+        """Whether ``write_eof`` has been called."""
+        return self._channel.eof_written
+
+    @property
     def state(self) -> State:
         """The connection's TCP state."""
         return self._channel.conn.state

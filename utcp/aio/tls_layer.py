@@ -1,0 +1,413 @@
+"""TLS between a transport and a protocol: the handshake, the records, the two ends of a connection.
+
+To the transport below this is a protocol, and to the protocol above the maker of its callbacks. There is no buffer
+of its own: what is written is encrypted and given to the transport at once, so TCP's queue, window and watermarks are
+TLS's too. Why not ``asyncio.sslproto``: it sends the FIN only after the peer's close_notify, knows no half-close,
+resets a peer that is still sending when we close, and keeps alerts to itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from asyncio import constants
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any, Final
+
+from utcp.aio.tls_transport import TlsTransport
+
+if TYPE_CHECKING:
+    from utcp.aio.tls import Tls
+    from utcp.aio.transport import Transport
+
+RECORD: Final = 16 * 1024  # bytes of a TLS record, at most
+CHUNK: Final = 256 * 1024  # bytes encrypted at a time
+HIGH_WATER: Final = constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE * 1024
+LONGEST: Final = 86_400  # seconds
+NOT_YET: Final = (ssl.SSLWantReadError, ssl.SSLSyscallError)
+
+
+class TlsLayer(asyncio.Protocol):
+    """``protocol`` is who gets what is decrypted; with ``upgrade`` it has long had its ``connection_made``."""
+
+    transport: TlsTransport
+    """What ``protocol`` gets to see, once there is a transport below."""
+
+    def __init__(self, tls: Tls, protocol: Any, *, upgrade: bool = False) -> None:
+        self.protocol: Any = protocol
+        self.reading = True  # not paused by the protocol
+        self.closed = False  # by us, or because TLS has failed
+        self.truncated = False  # the peer's FIN came without its close_notify
+        self.extra: dict[str, Any] = {"sslcontext": tls.context}
+        self._tls = tls
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self.object = tls.wrap(self._incoming, self._outgoing)
+        self._below: Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._secured: asyncio.Future[None] | None = None  # for whoever waits for the handshake
+        self._handshaken = False
+        self._connected = upgrade  # the protocol has a connection that it can lose
+        self._timer: asyncio.TimerHandle | None = None
+        self._plain: list[bytes | memoryview] = []  # decrypted, not yet handed over
+        self._backlog: list[bytes] = []  # written while TLS negotiates anew
+        self._peer_ended = False  # close_notify or FIN: nothing more to decrypt
+        self._failure: ssl.SSLError | None = None  # of decryption: to be told after what came before it
+        self._eof_told = False
+        self._paused = False  # the protocol was told not to write
+        self._error: BaseException | None = None  # for connection_lost
+        self._writes_in_vain = 0
+
+    async def secured(self) -> tuple[TlsTransport, Any]:
+        """Wait for the handshake; returns (transport, protocol). Cancelled, the connection is reset."""
+        if not self._handshaken:
+            if self._error is not None:
+                raise self._error
+            self._secured = self._loop.create_future()
+            try:
+                await self._secured
+            except BaseException:
+                self.close()
+                raise
+        return self.transport, self.protocol
+
+    @property
+    def can_half_close(self) -> bool:
+        """By RFC 8446 6.1 each direction ends with a close_notify of its own; before, one ended both."""
+        below = self._below
+        return self.object.version() == "TLSv1.3" and below is not None and below.can_write_eof()
+
+    # The user's calls, by way of the TlsTransport
+
+    def set_protocol(self, protocol: Any) -> None:
+        self.protocol = protocol
+
+    def pause_reading(self) -> None:
+        if self._below is not None and not self.closed:
+            self.reading = False
+            self._below.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._below is not None and not self.reading and not self.closed:
+            self.reading = True
+            self._below.resume_reading()
+            if self._plain or self._peer_ended:  # never from inside a call of the user's
+                self._loop.call_soon(self._deliver, context=self._below._channel.context)
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self.transport.is_closing():
+            if self._writes_in_vain >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
+                logger.warning("SSL connection is closed")
+            self._writes_in_vain += 1
+            return
+        if self._backlog:
+            self._backlog.append(bytes(data))
+            return
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), CHUNK):
+            self._encrypt(view[start : start + CHUNK])
+
+    def write_eof(self) -> None:
+        if self.transport.is_closing() or self.transport.eof_written:
+            return
+        self._notify()
+        self._lower.write_eof()
+
+    def close(self, lingering: int = -1) -> None:
+        """``lingering`` as in ``Channel.close``; by default the ``ssl_shutdown_timeout``."""
+        if self.closed:
+            return
+        if not self._handshaken:
+            self.abort()
+            return
+        self._notify()
+        self._close_below(lingering)
+
+    def abort(self) -> None:
+        self.closed = True
+        self._lower.abort()
+
+    def take_unread(self) -> bytes:
+        """What arrived and was not handed over, when a connection ends whose reader has paused."""
+        self.feed(self._lower.take_unread())
+        self._decrypt()
+        plain, self._plain = self._plain, []
+        return b"".join(plain)
+
+    # From the transport below
+
+    def connection_made(self, transport: Any) -> None:
+        self._below = transport
+        self.transport = TlsTransport(self, transport)
+        transport._channel.tls = self
+        transport.set_write_buffer_limits(HIGH_WATER)
+        self._timer = self._loop.call_later(self._tls.handshake_timeout, self._handshake_timed_out)
+        self._handshake()
+
+    def feed(self, data: bytes) -> None:
+        """Take ciphertext, without doing anything about it."""
+        self._incoming.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        if self._peer_ended:
+            return  # RFC 8446 6.1: what comes after close_notify is ignored
+        self.feed(data)
+        if self._handshaken:
+            self._decrypt()
+            self._deliver()
+        elif not self.closed:
+            self._handshake()
+
+    def eof_received(self) -> bool:
+        """The peer's FIN. The transport below stays open until this side has closed too."""
+        if not self._handshaken:
+            self._handshake_failed(ConnectionResetError())
+        elif not self._peer_ended:
+            self._peer_ended = self.truncated = True
+            self._deliver()
+        return True
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.closed = True
+        self._cancel_timer()
+        if self._lower._channel.conn.reason == "linger-expired":
+            exc = TimeoutError("SSL shutdown timed out")
+        if self._error is None:
+            self._error = exc
+        if not self._handshaken:
+            self._wake(self._error or ConnectionAbortedError("Connection aborted during the SSL handshake"))
+        if self._connected:
+            self._connected = False
+            self.protocol.connection_lost(self._error)
+
+    def pause_writing(self) -> None:
+        if self._connected and not self._paused:
+            self._paused = True
+            self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._connected:
+                self.protocol.resume_writing()
+
+    # The handshake
+
+    def _handshake(self) -> None:
+        try:
+            self.object.do_handshake()
+        except NOT_YET:
+            self._flush()
+        except ssl.SSLError as error:
+            self._flush()  # the alert that tells the peer why
+            self._handshake_failed(error)
+        else:
+            self._flush()
+            self._handshake_done()
+
+    def _handshake_done(self) -> None:
+        self._cancel_timer()
+        self._handshaken = True
+        tls = self.object
+        self.extra.update(
+            peercert=tls.getpeercert(), cipher=tls.cipher(), compression=tls.compression(), ssl_object=tls
+        )
+        if not self._connected:
+            self._connected = True
+            self._tell("connection_made", self.transport)
+        if self._lower._protocol_paused and not self._paused:
+            self.pause_writing()
+        self._wake(None)
+        self._decrypt()
+        self._deliver()
+
+    def _handshake_failed(self, error: OSError) -> None:
+        if self._secured is None and self._tls.server_side and not self._connected and self._loop.get_debug():
+            # Nobody else hears of it
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                    "transport": self.transport,
+                    "protocol": self.protocol,
+                }
+            )
+        self._break(error, "SSL handshake failed")
+        self._wake(error)
+
+    def _handshake_timed_out(self) -> None:
+        timeout = self._tls.handshake_timeout
+        self._error = ConnectionAbortedError(
+            f"SSL handshake is taking longer than {timeout} seconds: aborting the connection"
+        )
+        self.abort()
+        self._wake(self._error)
+
+    def _wake(self, error: BaseException | None) -> None:
+        waiter, self._secured = self._secured, None
+        if waiter is None:
+            if error is not None:
+                self._error = error  # secured() will raise it
+        elif not waiter.done():
+            if error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(error)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # Records, in
+
+    def _decrypt(self) -> None:
+        """Decrypt all there is, up to the peer's close_notify or to what is wrong with it."""
+        read, plain = self.object.read, self._plain
+        try:
+            while not self._peer_ended:
+                data = read(RECORD)
+                if data:
+                    plain.append(data)
+                else:
+                    self._peer_ended = True
+        except NOT_YET:
+            pass
+        except ssl.SSLZeroReturnError:
+            self._peer_ended = True
+        except ssl.SSLError as error:
+            self._peer_ended = True
+            self._failure = error
+        if self._backlog:
+            self._retry()
+        self._flush()
+
+    def _deliver(self) -> None:
+        """Hand over what was decrypted, then tell of the end, if the protocol does not pause."""
+        while self._plain and self.reading and not self.closed:
+            data = self._plain[0] if len(self._plain) == 1 else b"".join(self._plain)
+            self._plain.clear()
+            if isinstance(self.protocol, asyncio.BufferedProtocol):
+                self._fill_buffer(memoryview(data))
+            else:
+                self._tell("data_received", bytes(data))
+        if self._peer_ended and self.reading and not self.closed:
+            if self._failure is not None:
+                self._break(self._failure, "Fatal error on SSL protocol")
+            elif not self._eof_told:
+                self._tell_eof()
+
+    def _fill_buffer(self, data: memoryview) -> None:
+        """As much as the protocol's buffer takes; the rest waits."""
+        buffer = self._tell("get_buffer", len(data))
+        if self.closed or buffer is None:
+            return
+        view = memoryview(buffer).cast("B")
+        size = min(len(view), len(data))
+        if size == 0:
+            self._fail("get_buffer", RuntimeError("get_buffer() returned an empty buffer"))
+            return
+        view[:size] = data[:size]
+        if size < len(data):
+            self._plain.insert(0, data[size:])
+        self._tell("buffer_updated", size)
+
+    def _tell_eof(self) -> None:
+        """The peer's close_notify, or its FIN without one."""
+        self._eof_told = True
+        keep_open = self._tell("eof_received")
+        if self.closed:
+            return
+        if self.truncated:
+            self._close_below(-1)  # no close_notify either: the peer broke off, it does not listen
+        elif not keep_open:
+            self.close()
+        elif not self.can_half_close:
+            logger.warning("returning true from eof_received() has no effect when using ssl")
+            self.close()
+
+    # Records, out
+
+    def _encrypt(self, data: memoryview) -> None:
+        try:
+            sent = 0
+            while sent < len(data):
+                sent += self.object.write(data[sent:])
+        except NOT_YET:
+            self._backlog.append(bytes(data[sent:]))
+        except ssl.SSLError as error:
+            self._flush()
+            self._break(error, "Fatal error on SSL protocol")
+            return
+        self._flush()
+
+    def _retry(self) -> None:
+        backlog, self._backlog = self._backlog, []
+        for data in backlog:
+            if self._backlog:
+                self._backlog.append(data)
+            else:
+                self._encrypt(memoryview(data))
+
+    def _notify(self) -> None:
+        """close_notify: nothing of ours follows. What has arrived is decrypted first, OpenSSL would stumble over it."""
+        self._decrypt()
+        try:
+            self.object.unwrap()
+        except ssl.SSLError:
+            pass  # the peer's own has not arrived, or TLS has failed: then there is nothing more to say
+        self._flush()
+
+    def _flush(self) -> None:
+        """Give the transport what TLS has to send, alerts and answers of its own among it."""
+        data = self._outgoing.read()
+        if data and not self.transport.eof_written and not self._lower.is_closing():
+            self._lower.write(data)
+
+    # The end
+
+    def _close_below(self, lingering: int) -> None:
+        """FIN behind what was written. What still arrives is discarded, in good order up to the peer's FIN."""
+        self.closed = True
+        self._plain.clear()
+        below, channel = self._lower, self._lower._channel
+        channel.tls = None
+        if isinstance(below, TlsTransport):
+            below.layer.close(lingering)
+        else:
+            seconds = min(self._tls.shutdown_timeout, LONGEST)
+            channel.close(int(seconds * 1e9) if lingering < 0 else lingering)
+
+    def _break(self, error: OSError, message: str) -> None:
+        """TLS has failed: the protocol will lose its connection with ``error``, the peer has our alert."""
+        if self._loop.get_debug():
+            logger.debug("%r: %s", self, message, exc_info=error)
+        if not self.closed:
+            self._error = error
+            self._close_below(-1)
+
+    def _tell(self, callback: str, *arguments: Any) -> Any:
+        """Call the protocol back; an exception ends the connection."""
+        try:
+            return getattr(self.protocol, callback)(*arguments)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            self._fail(callback, error)
+
+    def _fail(self, callback: str, error: BaseException) -> None:
+        self._loop.call_exception_handler(
+            {
+                "message": f"Fatal error: protocol.{callback}() call failed.",
+                "exception": error,
+                "transport": self.transport,
+                "protocol": self.protocol,
+            }
+        )
+        self.closed = True
+        self._lower._force_close(error)
+
+    @property
+    def _lower(self) -> Transport:
+        assert self._below is not None
+        return self._below
