@@ -24,7 +24,7 @@ def reduced(segments: int, *, mss: int = MSS) -> Cubic:
 
 def reference_w_cubic(t: float, w_max: float, cwnd_epoch: float) -> float:
     """Equations (1) and (2), in segments and seconds."""
-    k = ((w_max - cwnd_epoch) / C) ** (1 / 3)
+    k: float = ((w_max - cwnd_epoch) / C) ** (1 / 3)
     return C * (t - k) ** 3 + w_max
 
 

@@ -136,6 +136,8 @@ def _make(tcb: Tcb) -> None:
     policy = tcb.policy
     try:
         control = policy.congestion_control(tcb.smss, tcb.cwnd)
+        if not isinstance(control, CongestionControl):
+            raise TypeError(f"{control!r} is not a CongestionControl")
     except Exception as error:
         _fail(tcb, error)
         return
