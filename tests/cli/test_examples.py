@@ -82,3 +82,26 @@ def test_half_close_shows_both_sides(tmp_path: Path) -> None:
     assert "client FIN-WAIT-1: 300,000 bytes written, and half-closed" in out
     assert "server CLOSE-WAIT: the upload is complete, answering" in out
     assert "digest and 1,000,000 bytes received" in out
+
+
+def test_the_web_site_fetches_from_itself() -> None:
+    code, out = run("http_server.py")
+    assert code == 0, out
+    assert out.startswith("Hello over utcp!\nYou are ('127.0.0.1', ")
+    assert "The connection is ESTABLISHED" in out
+
+
+def test_the_web_site_serves_files(tmp_path: Path) -> None:
+    (tmp_path / "page.txt").write_text("a page")
+    server = start("http_server.py", "server", "--port", "0", "--directory", str(tmp_path))
+    assert server.stdout is not None
+    with server.stdout:
+        url = re.findall(r"http://127\.0\.0\.1\.utcp:\d+", server.stdout.readline())[0]
+        assert run("http_server.py", "get", f"{url}/files/page.txt") == (0, "a page")
+        assert run("http_server.py", "get", f"{url}/none") == (1, "404: Not Found")
+        server.send_signal(signal.SIGINT)
+        assert server.wait(timeout=20) == 0
+        assert "Traceback" not in server.stdout.read()
+    code, out = run("http_server.py", "get", url)
+    assert (code, len(out.splitlines())) == (1, 1)
+    assert "Connection refused" in out

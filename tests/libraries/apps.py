@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -23,16 +24,16 @@ async def echo(request: web.Request) -> web.Response:
 
 
 @asynccontextmanager
-async def site(*routes: web.RouteDef, **kwargs: Any) -> AsyncIterator[str]:
+async def site(*routes: web.RouteDef, tls: ssl.SSLContext | None = None, **kwargs: Any) -> AsyncIterator[str]:
     """aiohttp's server with these routes beside / and /echo, given by its URL; ``kwargs`` are AppRunner's."""
     app = web.Application(client_max_size=2 * len(BODY))
     app.add_routes([web.get("/", hello), web.post("/echo", echo), *routes])
     runner = web.AppRunner(app, **kwargs)
     await runner.setup()
     try:
-        await web.TCPSite(runner, NAME, 0).start()
+        await web.TCPSite(runner, NAME, 0, ssl_context=tls).start()
         port = runner.addresses[0][1]
         assert kernel_refuses(port)
-        yield f"http://{NAME}:{port}"
+        yield f"{'https' if tls else 'http'}://{NAME}:{port}"
     finally:
         await runner.cleanup()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import socket
+import ssl
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,33 @@ async def test_websocket(carried: Carried) -> None:
             await websocket.ping()
         assert websocket.close_code == aiohttp.WSCloseCode.OK
         assert carried.bytes > 2_000_000
+
+
+async def test_https(carried: Carried, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext, tmp_path: Path) -> None:
+    """The certificate is for 127.0.0.1: ``.utcp`` only says how to get there."""
+    path = tmp_path / "body"
+    path.write_bytes(BODY)
+
+    async def send_file(request: web.Request) -> web.FileResponse:
+        assert request.secure
+        return web.FileResponse(path)
+
+    connector = aiohttp.TCPConnector(ssl=client_tls)
+    async with site(web.get("/file", send_file), tls=server_tls) as url:
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for _ in range(2):
+                async with session.get(url) as response:
+                    assert await response.text() == HELLO
+            async with session.get(f"{url}/file") as response:
+                assert await response.read() == BODY
+        assert carried.connections == 1
+        assert carried.bytes > len(BODY)
+
+
+async def test_https_without_the_right_authority(server_tls: ssl.SSLContext) -> None:
+    async with site(tls=server_tls) as url, aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get(url)
 
 
 async def test_a_server_that_is_not_there(udp_socket: socket.socket) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSListener, TLSStream
 
 from libraries.carried import HOST, NAME, Carried
 from utcp.aio.connection_socket import ConnectionSocket
@@ -227,3 +229,32 @@ async def test_its_own_client(carried: Carried) -> None:
             with pytest.raises(anyio.EndOfStream):
                 await client.receive()
         assert carried.bytes == 100_000
+
+
+async def test_tls_by_anyio(carried: Carried, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """anyio's TLS goes over any ByteStream and any listener."""
+
+    async def upper(stream: TLSStream) -> None:
+        async with stream:
+            await stream.send((await stream.receive()).upper())
+
+    async with listening() as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(TLSListener(listener, server_tls).serve, upper)
+        plain = await connect_tcp(HOST, listener.extra(SocketAttribute.local_port))
+        async with await TLSStream.wrap(plain, hostname="localhost", ssl_context=client_tls) as client:
+            await client.send(b"hello")
+            assert await client.receive() == b"HELLO"
+            with pytest.raises(anyio.EndOfStream):
+                await client.receive()
+        assert carried.connections == 1
+        tasks.cancel_scope.cancel()
+
+
+async def test_tls_by_utcp(server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    async with await create_tcp_listener(local_host=HOST, ssl=server_tls) as listener:
+        port = listener.extra(SocketAttribute.local_port)
+        async with await connect_tcp(HOST, port, ssl=client_tls) as client, await listener.accept() as server:
+            await client.send(BODY[:300_000])
+            await client.send_eof()
+            assert await receive_all(server) == BODY[:300_000]
+            assert client.transport.get_extra_info("cipher") is not None

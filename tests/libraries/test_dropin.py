@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -227,6 +228,21 @@ async def test_sendfile(host: str, tmp_path: Path) -> None:
             if by_utcp(client):
                 with pytest.raises(RuntimeError, match="fallback is disabled"):
                     await loop.sendfile(client.transport, file, fallback=False)
+
+
+@pytest.mark.parametrize("host", [NAME, HOST])
+async def test_start_tls(host: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    loop = asyncio.get_running_loop()
+    async with connected(host) as (client, server):
+        hostname = "localhost.utcp" if by_utcp(client) else "localhost"
+        client.transport, server.transport = await asyncio.gather(
+            loop.start_tls(client.transport, client, client_tls, server_hostname=hostname),
+            loop.start_tls(server.transport, server, server_tls, server_side=True),
+        )
+        client.transport.write(b"secret")
+        assert await server.received(6) == b"secret"
+        assert client.transport.get_extra_info("peercert") is not None
+        assert by_utcp(client) == (host == NAME)
 
 
 # For libraries that resolve and connect by themselves

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 
 import httpx
 import pytest
@@ -41,6 +42,18 @@ async def test_an_idle_connection_that_the_server_closed_is_not_used_again(carri
         await asyncio.sleep(0.3)
         assert (await client.get(url)).text == HELLO
         assert carried.connections == 2
+
+
+async def test_https(carried: Carried, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    """httpx does TLS itself, and asks for the name in the URL unless told of another."""
+    async with site(tls=server_tls) as url, httpx.AsyncClient(verify=client_tls) as client:
+        for _ in range(2):
+            response = await client.get(url, extensions={"sni_hostname": "localhost"})
+            assert response.text == HELLO
+        assert carried.connections == 1
+    async with site(tls=server_tls) as url, httpx.AsyncClient(verify=client_tls) as client:
+        with pytest.raises(httpx.ConnectError, match=f"certificate is not valid for '{NAME}'"):
+            await client.get(url)
 
 
 async def test_a_server_that_is_not_there(udp_socket: socket.socket) -> None:

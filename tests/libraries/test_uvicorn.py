@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from typing import Any
 import aiohttp
 import httpx
 import pytest
+import trustme
 import uvicorn
 
 import utcp
@@ -67,6 +69,17 @@ async def test_requests(carried: Carried, http: str) -> None:
         assert response.text == "POST /b 1000000 bytes from 127.0.0.1"
         assert carried.connections == 1
         assert carried.bytes > 1_000_000
+
+
+async def test_https(
+    carried: Carried, certificate: trustme.LeafCert, client_tls: ssl.SSLContext, tmp_path: Path
+) -> None:
+    path = tmp_path / "key-and-certificate.pem"
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(path))
+    async with running(host=NAME, ssl_certfile=path) as port, aiohttp.ClientSession() as session:
+        async with session.get(f"https://{NAME}:{port}/s", ssl=client_tls) as response:
+            assert await response.text() == "GET /s 0 bytes from 127.0.0.1"
+        assert carried.connections == 1
 
 
 async def test_a_websocket(carried: Carried) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 
 import pytest
 from websockets.asyncio.client import connect
@@ -43,6 +44,16 @@ async def test_messages_both_ways(carried: Carried) -> None:
             await (await websocket.ping())
         assert (websocket.close_code, carried.connections) == (1000, 1)
         assert carried.bytes > 2 * len(MESSAGE)
+
+
+async def test_wss(carried: Carried, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    async with serve(echo, NAME, 0, ssl=server_tls, max_size=None) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with connect(f"wss://{NAME}:{port}", ssl=client_tls, max_size=None) as websocket:
+            await websocket.send(MESSAGE)
+            assert await websocket.recv() == MESSAGE
+            assert websocket.transport.get_extra_info("ssl_object").version() == "TLSv1.3"
+        assert carried.connections == 1
 
 
 async def test_many_messages_with_compression(carried: Carried) -> None:

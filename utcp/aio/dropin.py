@@ -257,7 +257,7 @@ class _DropInLoop(_Loop):
 
     async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **kwargs: Any) -> Any:
         """As the base loop's."""
-        if transport.get_extra_info("udp_peername") is not None:  # utcp's, or TLS over it
+        if isinstance(transport, Transport):
             kwargs["server_hostname"] = _plain(kwargs.get("server_hostname"))
             return await tls.start_tls(transport, protocol, sslcontext, **kwargs)
         return await super().start_tls(transport, protocol, sslcontext, **kwargs)
