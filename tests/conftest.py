@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
 import utcp.wire.segment
+
+if TYPE_CHECKING:
+    from support.certificates import Certificates
 
 # CI explores the same examples in every run; elsewhere each run looks at new ones, and prints how to repeat a failure
 # (``--hypothesis-seed=N`` repeats a whole run). No deadlines: a busy machine is no failure.
@@ -44,3 +48,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_report_header() -> str:
     module = Path(utcp.wire.segment.__file__)
     return f"utcp: {'interpreted' if module.suffix == '.py' else 'compiled'}, {module.parent.parent}"
+
+
+@pytest.fixture(scope="session")
+def certificates() -> Certificates:
+    """An authority for tests of TLS, and contexts for both sides."""
+    from support.certificates import Certificates
+
+    return Certificates()

@@ -21,11 +21,6 @@ from support.recorder import Accepted, BufferedRecorder, Recorder, fill
 VERSIONS: Final = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
 
 
-@pytest.fixture(scope="session")
-def certificates() -> Certificates:
-    return Certificates()
-
-
 @asynccontextmanager
 async def secure(
     stack: Stack,

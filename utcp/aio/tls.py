@@ -1,6 +1,7 @@
 """TLS over utcp: what the ``ssl`` arguments mean, and the upgrade of a connection that is there.
 
-The handshake, the records and the end are in ``tls_layer``, the transport that a program gets in ``tls_transport``.
+Records are in ``tls_records``, what a connection goes through in ``tls_layer``, the transport that a program gets in
+``tls_transport``.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ class Tls(NamedTuple):
         shutdown_timeout: float | None,
     ) -> Tls:
         """With asyncio's defaults for None. Raises ValueError or SSLError for what could never make a handshake."""
+        name = None if server_side else server_hostname or None
+        if context.check_hostname and not server_side and name is None:
+            raise ValueError("check_hostname requires server_hostname")
         tls = cls(
             context,
             server_side,
-            None if server_side else server_hostname or None,
+            name,
             _positive("ssl_handshake_timeout", handshake_timeout, constants.SSL_HANDSHAKE_TIMEOUT),
             _positive("ssl_shutdown_timeout", shutdown_timeout, constants.SSL_SHUTDOWN_TIMEOUT),
         )
@@ -114,7 +118,7 @@ async def start_tls(
         raise RuntimeError("Cannot call start_tls() after write_eof()")
     layer = TlsLayer(tls, protocol, upgrade=True)
     transport.set_protocol(layer)
-    layer.feed(_unread(protocol))
+    layer.records.feed(_unread(protocol))
     layer.connection_made(transport)
     transport.resume_reading()
     await layer.secured()

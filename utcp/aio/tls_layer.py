@@ -14,17 +14,16 @@ from asyncio import constants
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, Final
 
+from utcp.aio.tls_records import TlsRecords
 from utcp.aio.tls_transport import TlsTransport
 
 if TYPE_CHECKING:
     from utcp.aio.tls import Tls
     from utcp.aio.transport import Transport
 
-RECORD: Final = 16 * 1024  # bytes of a TLS record, at most
 CHUNK: Final = 256 * 1024  # bytes encrypted at a time
 HIGH_WATER: Final = constants.FLOW_CONTROL_HIGH_WATER_SSL_WRITE * 1024
 LONGEST: Final = 86_400  # seconds
-NOT_YET: Final = (ssl.SSLWantReadError, ssl.SSLSyscallError)
 
 
 class TlsLayer(asyncio.Protocol):
@@ -38,21 +37,14 @@ class TlsLayer(asyncio.Protocol):
         self.reading = True  # not paused by the protocol
         self.closed = False  # by us, or because TLS has failed
         self.truncated = False  # the peer's FIN came without its close_notify
-        self.extra: dict[str, Any] = {"sslcontext": tls.context}
+        self.records = TlsRecords(tls)
         self._tls = tls
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self.object = tls.wrap(self._incoming, self._outgoing)
         self._below: Transport | None = None
         self._loop = asyncio.get_running_loop()
         self._secured: asyncio.Future[None] | None = None  # for whoever waits for the handshake
-        self._handshaken = False
         self._connected = upgrade  # the protocol has a connection that it can lose
         self._timer: asyncio.TimerHandle | None = None
         self._plain: list[bytes | memoryview] = []  # decrypted, not yet handed over
-        self._backlog: list[bytes] = []  # written while TLS negotiates anew
-        self._peer_ended = False  # close_notify or FIN: nothing more to decrypt
-        self._failure: ssl.SSLError | None = None  # of decryption: to be told after what came before it
         self._eof_told = False
         self._paused = False  # the protocol was told not to write
         self._error: BaseException | None = None  # for connection_lost
@@ -60,7 +52,7 @@ class TlsLayer(asyncio.Protocol):
 
     async def secured(self) -> tuple[TlsTransport, Any]:
         """Wait for the handshake; returns (transport, protocol). Cancelled, the connection is reset."""
-        if not self._handshaken:
+        if not self.records.handshaken:
             if self._error is not None:
                 raise self._error
             self._secured = self._loop.create_future()
@@ -75,7 +67,7 @@ class TlsLayer(asyncio.Protocol):
     def can_half_close(self) -> bool:
         """By RFC 8446 6.1 each direction ends with a close_notify of its own; before, one ended both."""
         below = self._below
-        return self.object.version() == "TLSv1.3" and below is not None and below.can_write_eof()
+        return self.records.version == "TLSv1.3" and below is not None and below.can_write_eof()
 
     # The user's calls, by way of the TlsTransport
 
@@ -91,7 +83,7 @@ class TlsLayer(asyncio.Protocol):
         if self._below is not None and not self.reading and not self.closed:
             self.reading = True
             self._below.resume_reading()
-            if self._plain or self._peer_ended:  # never from inside a call of the user's
+            if self._plain or self.records.peer_ended:  # never from inside a call of the user's
                 self._loop.call_soon(self._deliver, context=self._below._channel.context)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -100,12 +92,14 @@ class TlsLayer(asyncio.Protocol):
                 logger.warning("SSL connection is closed")
             self._writes_in_vain += 1
             return
-        if self._backlog:
-            self._backlog.append(bytes(data))
-            return
         view = memoryview(data).cast("B")
-        for start in range(0, len(view), CHUNK):
-            self._encrypt(view[start : start + CHUNK])
+        try:
+            for start in range(0, len(view), CHUNK):
+                self.records.encrypt(view[start : start + CHUNK])
+                self._flush()
+        except ssl.SSLError as error:
+            self._flush()
+            self._break(error, "Fatal error on SSL protocol")
 
     def write_eof(self) -> None:
         if self.transport.is_closing() or self.transport.eof_written:
@@ -117,7 +111,7 @@ class TlsLayer(asyncio.Protocol):
         """``lingering`` as in ``Channel.close``; by default the ``ssl_shutdown_timeout``."""
         if self.closed:
             return
-        if not self._handshaken:
+        if not self.records.handshaken:
             self.abort()
             return
         self._notify()
@@ -129,7 +123,7 @@ class TlsLayer(asyncio.Protocol):
 
     def take_unread(self) -> bytes:
         """What arrived and was not handed over, when a connection ends whose reader has paused."""
-        self.feed(self._lower.take_unread())
+        self.records.feed(self._lower.take_unread())
         self._decrypt()
         plain, self._plain = self._plain, []
         return b"".join(plain)
@@ -144,15 +138,9 @@ class TlsLayer(asyncio.Protocol):
         self._timer = self._loop.call_later(self._tls.handshake_timeout, self._handshake_timed_out)
         self._handshake()
 
-    def feed(self, data: bytes) -> None:
-        """Take ciphertext, without doing anything about it."""
-        self._incoming.write(data)
-
     def data_received(self, data: bytes) -> None:
-        if self._peer_ended:
-            return  # RFC 8446 6.1: what comes after close_notify is ignored
-        self.feed(data)
-        if self._handshaken:
+        self.records.feed(data)
+        if self.records.handshaken:
             self._decrypt()
             self._deliver()
         elif not self.closed:
@@ -160,10 +148,10 @@ class TlsLayer(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The peer's FIN. The transport below stays open until this side has closed too."""
-        if not self._handshaken:
-            self._handshake_failed(ConnectionResetError())
-        elif not self._peer_ended:
-            self._peer_ended = self.truncated = True
+        if not self.records.handshaken:
+            self._handshake_failed(ConnectionResetError("The peer closed the connection during the SSL handshake"))
+        elif not self.records.peer_ended:
+            self.records.peer_ended = self.truncated = True
             self._deliver()
         return True
 
@@ -174,7 +162,7 @@ class TlsLayer(asyncio.Protocol):
             exc = TimeoutError("SSL shutdown timed out")
         if self._error is None:
             self._error = exc
-        if not self._handshaken:
+        if not self.records.handshaken:
             self._wake(self._error or ConnectionAbortedError("Connection aborted during the SSL handshake"))
         if self._connected:
             self._connected = False
@@ -195,23 +183,17 @@ class TlsLayer(asyncio.Protocol):
 
     def _handshake(self) -> None:
         try:
-            self.object.do_handshake()
-        except NOT_YET:
-            self._flush()
+            done = self.records.handshake()
         except ssl.SSLError as error:
-            self._flush()  # the alert that tells the peer why
-            self._handshake_failed(error)
-        else:
             self._flush()
+            self._handshake_failed(error)
+            return
+        self._flush()
+        if done:
             self._handshake_done()
 
     def _handshake_done(self) -> None:
         self._cancel_timer()
-        self._handshaken = True
-        tls = self.object
-        self.extra.update(
-            peercert=tls.getpeercert(), cipher=tls.cipher(), compression=tls.compression(), ssl_object=tls
-        )
         if not self._connected:
             self._connected = True
             self._tell("connection_made", self.transport)
@@ -262,24 +244,7 @@ class TlsLayer(asyncio.Protocol):
     # Records, in
 
     def _decrypt(self) -> None:
-        """Decrypt all there is, up to the peer's close_notify or to what is wrong with it."""
-        read, plain = self.object.read, self._plain
-        try:
-            while not self._peer_ended:
-                data = read(RECORD)
-                if data:
-                    plain.append(data)
-                else:
-                    self._peer_ended = True
-        except NOT_YET:
-            pass
-        except ssl.SSLZeroReturnError:
-            self._peer_ended = True
-        except ssl.SSLError as error:
-            self._peer_ended = True
-            self._failure = error
-        if self._backlog:
-            self._retry()
+        self._plain += self.records.decrypt()
         self._flush()
 
     def _deliver(self) -> None:
@@ -291,9 +256,9 @@ class TlsLayer(asyncio.Protocol):
                 self._fill_buffer(memoryview(data))
             else:
                 self._tell("data_received", bytes(data))
-        if self._peer_ended and self.reading and not self.closed:
-            if self._failure is not None:
-                self._break(self._failure, "Fatal error on SSL protocol")
+        if self.records.peer_ended and self.reading and not self.closed:
+            if self.records.failure is not None:
+                self._break(self.records.failure, "Fatal error on SSL protocol")
             elif not self._eof_told:
                 self._tell_eof()
 
@@ -328,39 +293,14 @@ class TlsLayer(asyncio.Protocol):
 
     # Records, out
 
-    def _encrypt(self, data: memoryview) -> None:
-        try:
-            sent = 0
-            while sent < len(data):
-                sent += self.object.write(data[sent:])
-        except NOT_YET:
-            self._backlog.append(bytes(data[sent:]))
-        except ssl.SSLError as error:
-            self._flush()
-            self._break(error, "Fatal error on SSL protocol")
-            return
-        self._flush()
-
-    def _retry(self) -> None:
-        backlog, self._backlog = self._backlog, []
-        for data in backlog:
-            if self._backlog:
-                self._backlog.append(data)
-            else:
-                self._encrypt(memoryview(data))
-
     def _notify(self) -> None:
-        """close_notify: nothing of ours follows. What has arrived is decrypted first, OpenSSL would stumble over it."""
         self._decrypt()
-        try:
-            self.object.unwrap()
-        except ssl.SSLError:
-            pass  # the peer's own has not arrived, or TLS has failed: then there is nothing more to say
+        self.records.notify()
         self._flush()
 
     def _flush(self) -> None:
-        """Give the transport what TLS has to send, alerts and answers of its own among it."""
-        data = self._outgoing.read()
+        """Give the transport what TLS has to send."""
+        data = self.records.outgoing()
         if data and not self.transport.eof_written and not self._lower.is_closing():
             self._lower.write(data)
 

@@ -20,23 +20,25 @@ class TlsTransport(Transport):
     until the peer's TCP has acknowledged every record, and buffer sizes and limits count encrypted bytes.
     """
 
-    __slots__ = ("layer",)
+    __slots__ = ("_below", "layer")
 
     def __init__(self, layer: TlsLayer, below: Transport) -> None:
         # Not super().__init__(): to the channel, the transport is the one below
         self._loop = below._loop
         self._channel = below._channel
+        self._below = below
         self.layer = layer
 
     def __repr__(self) -> str:
-        version = self.layer.object.version() or "handshake"
-        return f"<utcp.TlsTransport {version} over {super().__repr__()}>"
+        version = self.layer.records.version or "handshake"
+        return f"<utcp.TlsTransport {version} over {self._below!r}>"
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Those of asyncio: ``sslcontext``, ``ssl_object``, ``peercert``, ``cipher``, ``compression``; for the rest
         see ``Transport``."""
-        if name in self.layer.extra:
-            return self.layer.extra[name]
+        extra = self.layer.records.extra
+        if name in extra:
+            return extra[name]
         return super().get_extra_info(name, default)
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:

@@ -27,6 +27,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     __slots__ = ("__weakref__", "_channel")
 
     _sendfile_compatible = constants._SendfileMode.FALLBACK
+    _start_tls_compatible = True  # asyncio.sslproto runs over it too
 
     def __init__(self, channel: Channel) -> None:
         # Not super().__init__(): a dict of extras for each of a million connections is not free
