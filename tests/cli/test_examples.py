@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import os
 import re
 import signal
@@ -56,7 +58,7 @@ def test_the_echo_client_says_in_one_line_that_nobody_is_there() -> None:
     assert "127.0.0.1:9" in out
 
 
-@pytest.mark.parametrize("name", ["echo_server.py", "half_close.py"])
+@pytest.mark.parametrize("name", ["echo_server.py", "half_close.py", "slow_drain.py"])
 @pytest.mark.parametrize(
     ("capture", "complaint"),
     [("/nowhere/x.pcapng", "No such file or directory"), ("x.pcap", "the name of a trace ends in .pcapng or .jsonl")],
@@ -105,3 +107,146 @@ def test_the_web_site_serves_files(tmp_path: Path) -> None:
     code, out = run("http_server.py", "get", url)
     assert (code, len(out.splitlines())) == (1, 1)
     assert "Connection refused" in out
+
+
+class TestFileTransfer:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        path = tmp_path / "file"
+        path.write_bytes(os.urandom(1_000_003))
+        return path
+
+    @pytest.mark.parametrize("size", [0, 1, 31, 32, 33, 300_000])
+    def test_copy(self, file: Path, tmp_path: Path, size: int) -> None:
+        file.write_bytes(os.urandom(size))
+        copy = tmp_path / "copy"
+        code, out = run("file_transfer.py", "copy", str(file), str(copy))
+        assert code == 0, out
+        assert copy.read_bytes() == file.read_bytes()
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in out
+        assert "graceful, closed first here, 0 retransmissions, FIN-WAIT-1 " in out
+        assert "graceful, closed first by the peer, 0 retransmissions, CLOSE-WAIT " in out
+
+    def test_two_processes(self, file: Path, tmp_path: Path) -> None:
+        copy, capture = tmp_path / "copy", tmp_path / "transfer.pcapng"
+        receiver = start("file_transfer.py", "receive", str(copy), "--port", "0", "--pcap", str(capture))
+        assert receiver.stdout is not None
+        with receiver.stdout:
+            port = re.findall(r"port (\d+)", receiver.stdout.readline())[0]
+            code, out = run("file_transfer.py", "send", str(file), "--port", port)
+            assert code == 0, out
+            assert receiver.wait(timeout=20) == 0
+        assert copy.read_bytes() == file.read_bytes()
+        assert capture.stat().st_size > 1_000_003
+
+    def test_it_overwrites_only_when_told(self, file: Path, tmp_path: Path) -> None:
+        copy = tmp_path / "copy"
+        copy.write_bytes(b"precious")
+        for arguments in (("copy", str(file), str(copy)), ("receive", str(copy))):
+            code, out = run("file_transfer.py", *arguments)
+            assert (code, len(out.splitlines())) == (1, 1), out
+            assert "copy exists; --force overwrites it" in out
+        assert copy.read_bytes() == b"precious"
+        code, out = run("file_transfer.py", "copy", str(file), str(copy), "--force")
+        assert code == 0, out
+        assert copy.read_bytes() == file.read_bytes()
+
+    @pytest.mark.parametrize("how", ["killed", "no digest"])
+    def test_half_a_file_is_no_file(self, tmp_path: Path, how: str) -> None:
+        target = tmp_path / "target"
+        receiver = start("file_transfer.py", "receive", str(target), "--port", "0")
+        assert receiver.stdout is not None
+        with receiver.stdout:
+            port = int(re.findall(r"port (\d+)", receiver.stdout.readline())[0])
+            asyncio.run(self.send_half(port, aborts=how == "killed"))
+            assert receiver.wait(timeout=20) == 1
+            out = receiver.stdout.read()
+        assert ("Connection reset" if how == "killed" else "what arrived is not what was sent") in out
+        assert list(tmp_path.iterdir()) == []
+
+    async def send_half(self, port: int, aborts: bool) -> None:
+        _, writer = await utcp.open_connection("127.0.0.1", port)
+        writer.write(bytes(100_000))
+        await writer.transport.drained()
+        if aborts:
+            writer.transport.abort()
+        else:
+            writer.write_eof()
+            await writer.transport.closed()
+
+    def test_interrupted_it_leaves_nothing_and_says_so(self, tmp_path: Path) -> None:
+        receiver = start("file_transfer.py", "receive", str(tmp_path / "target"), "--port", "0")
+        assert receiver.stdout is not None
+        with receiver.stdout:
+            receiver.stdout.readline()
+            receiver.send_signal(signal.SIGINT)
+            assert receiver.wait(timeout=20) == 130
+            assert "Traceback" not in receiver.stdout.read()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "complaint"),
+        [
+            (("send", "/nowhere/file"), 1, "No such file or directory"),
+            (("copy", "/nowhere/file", "copy"), 1, "No such file or directory"),
+            (("receive", "/nowhere/file", "--pcap", "x.pcap"), 1, "the name of a trace ends in .pcapng or .jsonl"),
+            (("copy", "one"), 2, "copy takes two files"),
+            (("send", "one", "two"), 2, "send takes one file"),
+            (("send", "one", "--pcap", "x.pcapng"), 2, "--pcap is the receiver's"),
+        ],
+    )
+    def test_complaints(self, arguments: tuple[str, ...], code: int, complaint: str) -> None:
+        found, out = run("file_transfer.py", *arguments)
+        assert found == code
+        assert complaint in out and "Traceback" not in out
+
+    def test_nobody_is_there(self, file: Path) -> None:
+        code, out = run("file_transfer.py", "send", str(file), "--port", "9")
+        assert code == 1
+        assert "127.0.0.1" in out and "Traceback" not in out
+
+
+class TestSlowDrain:
+    FAST = ("--size", "500000", "--rate", "500000", "--interval", "0.1")
+
+    def test_in_one_process(self, tmp_path: Path) -> None:
+        capture = tmp_path / "drain.pcapng"
+        code, out = run("slow_drain.py", *self.FAST, "--pcap", str(capture))
+        assert code == 0, out
+        assert re.search(r"server  CLOSE-WAIT  Recv-Q +0  Send-Q +[\d,]{6,}  in flight", out), out
+        assert re.search(r"client  FIN-WAIT-2  Recv-Q +[1-9][\d,]*  Send-Q +0 ", out), out
+        assert "500,000 bytes read; graceful, closed first here, " in out
+        assert "graceful, closed first by the peer, " in out
+        assert b"state LAST-ACK -> CLOSED" in capture.read_bytes()
+
+    def test_two_processes(self) -> None:
+        server = start("slow_drain.py", "server", "--port", "0", "--interval", "0.1")
+        assert server.stdout is not None
+        with server.stdout:
+            port = re.findall(r"port (\d+)", server.stdout.readline())[0]
+            code, out = run("slow_drain.py", "client", "--port", port, *self.FAST)
+            assert code == 0, out
+            assert "client  FIN-WAIT-2" in out and "server" not in out
+            for line in server.stdout:
+                if "graceful" in line:
+                    break
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=20) == 0
+            assert "Traceback" not in server.stdout.read()
+
+    def test_a_server_that_does_not_deliver(self) -> None:
+        """Whoever listens there closes without a byte: the client counts, and fails."""
+        server = start("echo_server.py", "--port", "0")
+        assert server.stdout is not None
+        with server.stdout:
+            port = re.findall(r"port (\d+)", server.stdout.readline())[0]
+            code, out = run("slow_drain.py", "client", "--port", port, *self.FAST)
+            assert code == 1
+            assert "slow_drain: 8 of 500,000 bytes came, or others: graceful" in out
+            server.send_signal(signal.SIGINT)
+            server.wait(timeout=20)
+
+    def test_numbers_that_make_no_sense(self) -> None:
+        code, out = run("slow_drain.py", "--rate", "0")
+        assert code == 2
+        assert "--rate at least 1" in out

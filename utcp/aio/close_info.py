@@ -20,7 +20,8 @@ class CloseInfo:
             words of the engine's.
         by_peer: the other side closed first: its FIN, or its RST, came before our close.
         unacked_bytes: written here and never acknowledged by the peer's TCP.
-        unread_bytes: arrived here and never given to the application, those that a close discarded among them.
+        unread_bytes: arrived here and not given to the application so far, or discarded by a close. What lies in the
+            buffer of a StreamReader has been given.
         last_ack_missing: everything is acknowledged but our FIN, which answered the peer's: the connection
             counts as closed gracefully, only the peer's last ACK was never seen.
         retransmissions: segments sent again during the connection's life.
