@@ -120,6 +120,8 @@ class ConnectionSocket:
         return f"<utcp.ConnectionSocket {self.getsockname()} -> {self.getpeername()}>"
 
     def _set(self, field: str, value: object) -> None:
+        if value == getattr(self._conn.policy.config, field):
+            return  # asyncio's libraries all turn Nagle's algorithm off, and off it is
         try:
             self._transport.set_option(field, value)
         except ValueError as error:

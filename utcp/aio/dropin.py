@@ -15,12 +15,13 @@ import socket
 import weakref
 from asyncio import transports
 from collections.abc import Callable, Collection
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 from utcp.aio import connecting, server, tls
 from utcp.aio.addresses import literal_family, normal
 from utcp.aio.connection_socket import ConnectionSocket
+from utcp.aio.endpoint import without_nagle
 from utcp.aio.transport import ProtocolFactory, Transport
 from utcp.core.config import Config
 
@@ -48,7 +49,9 @@ def new_event_loop(
     """
     if isinstance(hosts, str) or not (hosts is None or callable(hosts) or isinstance(hosts, Collection)):
         raise TypeError(f"hosts must be a collection of hosts or a function, not {type(hosts).__name__!r}")
-    loop: asyncio.AbstractEventLoop = _dropin_class(_base_class(base))(Hosts(hosts), config)
+    loop: asyncio.AbstractEventLoop = _dropin_class(_base_class(base))(
+        Hosts(hosts), None if config is None else without_nagle(config)
+    )
     return loop
 
 
@@ -93,6 +96,7 @@ class Hosts:
         return self._choose is not None or any(literal_family(host) for host in self._more)
 
 
+@lru_cache(maxsize=4096)
 def _key(host: str) -> str:
     """The same for all spellings of a host."""
     return normal((host, 0))[0] if literal_family(host) else host.rstrip(".").casefold()

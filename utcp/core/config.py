@@ -255,6 +255,12 @@ def policy_of(config: Config) -> Policy:
 
 def changed(policy: Policy, name: str, value: object) -> Policy:
     """The policy with one field of its Config changed. Raises TypeError or ValueError as Config does."""
+    make = _changed if value is None or isinstance(value, (bool, int, float)) else _changed.__wrapped__
+    return make(policy, name, value)
+
+
+@lru_cache(maxsize=256, typed=True)  # a server may set the same options on each of its connections
+def _changed(policy: Policy, name: str, value: object) -> Policy:
     changes: dict[str, Any] = {name: value}
     return policy_of(replace(policy.config, **changes))
 
