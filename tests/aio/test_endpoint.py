@@ -133,6 +133,9 @@ async def test_cancelling_aclose_leaves_it_to_go_on() -> None:
         await endpoint.aclose()
         assert not endpoint.is_open
         assert await client.lost is None
+        server = await accepted.get()
+        assert await server.lost is None
+        assert len(server.data) == 2_000_000
 
 
 async def test_lingering_in_time_wait() -> None:

@@ -7,7 +7,17 @@ from collections.abc import Callable
 import pytest
 
 from support.script import Script
-from support.states import CONNECTED, Stage, close_wait, closing, established, fin_wait_2, last_ack, time_wait
+from support.states import (
+    CONNECTED,
+    Stage,
+    close_wait,
+    closing,
+    established,
+    fin_wait_1,
+    fin_wait_2,
+    last_ack,
+    time_wait,
+)
 from utcp.core.config import Config
 from utcp.core.states import State
 
@@ -23,10 +33,11 @@ class TestSyn:
         s.expect(f". seq={stage.a} ack={stage.b}")
         s.expect_state(stage.state)
 
-    def test_R_11_by_RFC_793_a_syn_in_the_window_resets(self) -> None:
-        s = established(Config(rfc5961_syn=False))
+    @pytest.mark.parametrize("make", [established, fin_wait_1, fin_wait_2, close_wait])
+    def test_R_11_by_RFC_793_a_syn_in_the_window_resets(self, make: Callable[[Config], Script]) -> None:
+        s = make(Config(rfc5961_syn=False))
         s.recv("S seq=b+100 mss=1000")
-        s.expect("R. seq=a ack=b")
+        s.expect("R. seq=A ack=B")
         s.expect_gone(ConnectionResetError)
 
     def test_R_11_by_RFC_793_a_syn_elsewhere_is_acknowledged(self) -> None:

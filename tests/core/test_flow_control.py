@@ -184,7 +184,7 @@ class TestZeroWindow:
                 s.recv(". seq=b ack=a wnd=0")
         s.expect_state(State.FIN_WAIT_1)
         s.advance(0.01)
-        s.take()
+        s.expect("R. seq=a ack=b")
         s.expect_gone(TimeoutError)
 
     def test_MUST_66_a_reset_is_heard_though_our_window_is_shut(self) -> None:

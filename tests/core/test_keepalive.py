@@ -102,9 +102,12 @@ class TestUserTimeout:
     def test_X_07_for_the_fin_too(self) -> None:
         s = established(Config(user_timeout=3))
         s.shutdown()
-        s.take()
-        s.advance(3)
-        s.take()
+        s.expect("F. seq=a ack=b")
+        for n in range(3):  # .3 .9 2.1
+            s.expect_after(RTO * 2**n, "F. seq=a ack=b")
+        s.silent_for(0.9 - 1e-9)
+        s.expect_state(State.FIN_WAIT_1)
+        s.silent_for(1e-9)
         s.expect_gone(TimeoutError)
 
     def test_it_ends_an_unanswered_zero_window(self) -> None:

@@ -17,9 +17,11 @@ from support.states import (
     LAST_ACK,
     Stage,
     close_wait,
+    closing,
     established,
     fin_wait_1,
     fin_wait_2,
+    last_ack,
     syn_received,
     syn_sent,
     time_wait,
@@ -38,7 +40,7 @@ class TestUnreadData:
             s.recv("F. seq=b+10 ack=a")
             s.expect(". seq=a ack=b+11")
         s.close()
-        s.expect("R. seq=a ack=B" if fin else "R. seq=a ack=b+10")
+        s.expect("R. seq=a ack=b+11" if fin else "R. seq=a ack=b+10")
         s.expect_gone(None)
         assert s.recorder.closed_reasons == ["unread-data"]
         s.silent_for(600)
@@ -50,6 +52,8 @@ class TestUnreadData:
         s.recv("P. seq=b ack=a len=10 wnd=1000")
         s.close()
         s.expect("R. seq=a+1000 ack=b+10")
+        s.expect_gone(None)
+        s.silent_for(600)
 
     def test_C_01_half_read_is_unread(self) -> None:
         s = established()
@@ -82,20 +86,22 @@ class TestUnreadData:
         s.expect(". seq=a+1 ack=b+4")
         s.expect_state(State.FIN_WAIT_1)
 
-    @pytest.mark.parametrize("make", [fin_wait_1, fin_wait_2])
-    def test_C_03_data_after_a_close_resets(self, make: Callable[..., Script]) -> None:
-        """RFC 1122 4.2.2.13: nobody will read it."""
+    @pytest.mark.parametrize(
+        ("make", "ack"), [(fin_wait_1, "a"), (fin_wait_1, "a+1"), (fin_wait_2, "a+1"), (fin_wait_2, "a")]
+    )
+    def test_C_03_data_after_a_close_resets(self, make: Callable[..., Script], ack: str) -> None:
+        """RFC 1122 4.2.2.13: nobody will read it. Whether or not B has seen our FIN."""
         s = make(close=True)
-        s.recv("P. seq=b ack=a+1", b"too late")
-        (reset,) = s.take()
-        assert reset.seg.flags & 0x04 and reset.seg.seq == s.seq("a+1")
+        s.recv(f"P. seq=b ack={ack}", b"too late")
+        s.expect("R. seq=a+1 ack=b")
         s.expect_gone(None)
+        assert s.recorder.closed_reasons == ["unread-data"]
+        s.silent_for(600)
 
     def test_C_03_data_out_of_order_too(self) -> None:
         s = fin_wait_2(close=True)
         s.recv("P. seq=b+100 ack=a+1 len=10")
-        (reset,) = s.take()
-        assert reset.seg.flags & 0x04
+        s.expect("R. seq=a+1 ack=b")
         s.expect_gone(None)
 
     def test_C_04_data_after_a_half_close_is_accepted(self) -> None:
@@ -231,6 +237,30 @@ class TestLinger:
         s.expect_state(State.FIN_WAIT_2)
         s.recv("F. seq=b ack=a+1")
         s.expect(". seq=a+1 ack=b+1")
+        s.expect_state(State.TIME_WAIT)
+
+    def test_C_06_data_not_acknowledged_in_time_is_an_error(self) -> None:
+        s = established(Config(linger=2))
+        with s.together():
+            s.send(b"lost")
+            s.close()
+        s.expect("FP. seq=a ack=b", b"lost")
+        s.advance(2 - 1e-9)
+        assert len(s.take()) == 2  # .3 .9
+        s.advance(1e-9)
+        s.expect("R. seq=a+5 ack=b")
+        s.expect_gone(ConnectionAbortedError)
+
+    def test_C_06_in_LAST_ACK_and_CLOSING_with_only_the_fin_unacknowledged_the_end_is_silent(self) -> None:
+        """RFC 9293 3.10.5: ABORT sends no RST there; B has every byte."""
+        for make in (last_ack, closing):
+            s = make(Config(linger=2), **({"close": True} if make is closing else {}))
+            s.expect_after(RTO, "F. seq=a ack=b+1")
+            s.expect_after(2 * RTO, "F. seq=a ack=b+1")
+            s.silent_for(2 - 3 * RTO - 1e-9)
+            assert not s.conn.closed or make is last_ack
+            s.silent_for(1e-9)
+            s.expect_gone(None)
 
     def test_C_06_not_acknowledged_in_time(self) -> None:
         s = established(Config(linger=2))
@@ -256,10 +286,22 @@ class TestLinger:
             s = syn_sent(Config(linger=linger))
             s.close()
             s.expect_gone(None)
+            s.silent_for(600)
 
     def test_C_07_in_SYN_RECEIVED(self) -> None:
         s = syn_received(Config(linger=0), passive=False)
         s.close()
+        s.expect("R. seq=a ack=b")
+        s.expect_gone(None)
+        s.silent_for(600)
+
+    def test_C_07_in_SYN_RECEIVED_the_time_counts_from_the_close(self) -> None:
+        s = syn_received(Config(linger=2), passive=False)
+        s.close()
+        s.expect_after(1, "S. seq=a-1 ack=b *")  # the SYN once more
+        s.silent_for(1 - 1e-9)
+        s.expect_state(State.SYN_RECEIVED)
+        s.advance(1e-9)
         s.expect("R. seq=a ack=b")
         s.expect_gone(None)
 
@@ -330,11 +372,10 @@ class TestAbort:
         with s.together():
             s.send(5000)
             s.close()
-        s.take()
+        s.silent()  # B's window is too small to be worth a segment
         s.expect_state(State.LAST_ACK)
         s.abort()
-        (reset,) = s.take()
-        assert reset.seg.flags & 0x04
+        s.expect("R. seq=a ack=b+1")
         s.expect_gone(None)
 
 
@@ -350,6 +391,7 @@ class TestOrphans:
             s.close()
             s.expect("F. seq=a ack=b" if port < 3 else "R. seq=a ack=b", port=port)
         assert s.engine.counters.orphans_dropped == 1
+        assert s.recorder.closed_reasons == ["too-many-orphans"]
         s.recv("R seq=b", port=1)
         s.recv("S seq=b-1 mss=1000", port=4)
         s.expect("S. seq=a-1 ack=b *", port=4)
@@ -357,6 +399,14 @@ class TestOrphans:
         s.accept()
         s.close()
         s.expect("F. seq=a ack=b", port=4)  # there is room again
+
+    def test_X_09_one_that_loses_data_is_told_so(self) -> None:
+        s = established(Config(max_orphans=0))
+        s.send(b"lost")
+        s.expect("P. seq=a ack=b", b"lost")
+        s.close()
+        s.expect("R. seq=a+4 ack=b")
+        s.expect_gone(ConnectionAbortedError)
 
     def test_an_orphan_retransmits_to_orphan_timeout(self) -> None:
         s = established(Config(orphan_timeout=3))

@@ -79,11 +79,8 @@ def test_every_order_of_closing(order: str, loss: float, seed: int) -> None:
     assert life.resets() == []  # I6 and more
 
 
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("victim", range(1, 12))
-def test_O_14_any_single_segment_lost(order: str, victim: int) -> None:
-    """The n-th segment of a short life is lost, whichever it is: both reach CLOSED, bytes equal, no RST."""
-    network = Network(0, delay=0.01, check=invariants.check)
+def lose_one(network: Network, victim: int) -> None:
+    """The n-th segment from now on is lost, whichever it is."""
     seen = 0
 
     def is_victim(packet: Packet) -> bool:
@@ -92,6 +89,16 @@ def test_O_14_any_single_segment_lost(order: str, victim: int) -> None:
         return seen == victim
 
     network.drop(is_victim)
+
+
+@pytest.mark.parametrize(
+    ("order", "victim"),
+    [(order, n) for order, count in zip(ORDERS, (5, 6, 5), strict=True) for n in range(1, count + 1)],
+)
+def test_O_14_any_single_segment_lost(order: str, victim: int) -> None:
+    """Of a life as short as can be, whose data rides on its FINs."""
+    network = Network(0, delay=0.01, check=invariants.check)
+    lose_one(network, victim)
     life = Lifecycle(network)
     client_ends, server_ends = ORDERS[order]
     life.start(
@@ -100,6 +107,35 @@ def test_O_14_any_single_segment_lost(order: str, victim: int) -> None:
     )
     life.run()
     assert life.resets() == []
+    assert network.counts[Fate.DROPPED] == 1, f"this life has no segment {victim}: {network.ladder()}"
+
+
+@pytest.mark.parametrize("order", ["active", "passive", "simultaneous"])
+@pytest.mark.parametrize("victim", range(1, 5))
+def test_O_14_any_of_the_four_segments_of_a_teardown_lost(order: str, victim: int) -> None:
+    """FIN, ACK, FIN, ACK, each a segment of its own (FIN, FIN, ACK, ACK when the FINs cross)."""
+    network = Network(0, delay=0.01, check=invariants.check)
+    life = Lifecycle(network)
+    client = Peer(network, b"question", b"answer", ends_when="never")
+    server = Peer(network, b"answer", b"question", ends_when="never")
+    life.start(client, server)
+    network.run_for(1)
+    begun = len(network.trace)
+    lose_one(network, victim)
+    first, second = (server, client) if order == "passive" else (client, server)
+    first.half_close()
+    if order != "simultaneous":
+        network.run_for(5)
+        assert first.connection is not None and second.connection is not None
+        assert (first.connection.state, second.connection.state) == (State.FIN_WAIT_2, State.CLOSE_WAIT)
+    second.half_close()
+    life.run()
+    assert life.resets() == []
+    teardown = network.trace[begun:]
+    expected = ["F.", "F.", ".", "."] if order == "simultaneous" else ["F.", ".", "F.", "."]
+    lost = [i for i, packet in enumerate(teardown, 1) if packet.fate is Fate.DROPPED]
+    assert lost == [victim]
+    assert flag_text(teardown[victim - 1].segment.flags) == expected[victim - 1]
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -53,7 +53,7 @@ def test_a_failure_says_how_to_replay_it() -> None:
 def test_what_is_left_behind_is_seen(fault: str, wrong: str) -> None:
     life = Life(3, "client first")
     if fault == "connection":
-        life.server.ended = True  # or so it thinks
+        life.server.ends_when = "never"
     else:
         table = life.hosts[0].engine.stack.time_wait
         table.insert(7 << 32, 1, 1, 1, False, 0, 0, 0, 80_000 * 10**9)

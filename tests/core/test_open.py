@@ -8,6 +8,7 @@ from support.script import A_ADDRESS, A_MSS, B_ADDRESS, Script
 from support.states import established, listen, syn_received, syn_sent
 from utcp.core.config import Config
 from utcp.core.engine import Engine
+from utcp.core.observer import Observer
 from utcp.core.states import CONNECTED, READABLE, State
 from utcp.sim import Network
 from utcp.wire.segment import SYN, decode
@@ -229,7 +230,13 @@ def test_X_10_another_udp_port_is_another_path() -> None:
 
 def test_X_13_connecting_to_oneself_is_a_simultaneous_open() -> None:
     net = Network(delay=0.01)
-    host = net.host("a")
+    states: list[str] = []
+
+    class Watcher(Observer):
+        def state_change(self, now: int, path: int, local_port: int, remote_port: int, old: State, new: State) -> None:
+            states.append(str(new))
+
+    host = net.host("a", observer=Watcher())
     conn = host.connect(host, 80, local_port=80)
     assert net.run_until(lambda: conn.state == State.ESTABLISHED, limit=10)
     conn.send(b"echo", net.now)
@@ -239,6 +246,8 @@ def test_X_13_connecting_to_oneself_is_a_simultaneous_open() -> None:
     assert net.run_to_the_end()
     assert conn.closed and conn.error is None
     assert not any(host.engine.states().values())
+    opened = ["SYN-SENT", "SYN-RECEIVED", "ESTABLISHED"]
+    assert states == [*opened, "FIN-WAIT-1", "CLOSING", "TIME-WAIT", "CLOSED"]
 
 
 class TestInitialSequenceNumbers:

@@ -268,11 +268,23 @@ class TestTimestamps:
         s.expect(". seq=a ack=b+20")
         assert s.conn.readable_bytes == 20
 
-    def test_R_16_our_reset_carries_them(self) -> None:
+    @pytest.mark.parametrize("cause", ["abort", "unread data", "linger", "late data", "syn"])
+    def test_R_16_our_reset_carries_them(self, cause: str) -> None:
         """RFC 7323 3.2: SHOULD."""
-        s = established(options="ts=1000/0")
-        s.abort()
-        s.expect("R. seq=a ack=b ts=*/1000")
+        s = established(Config(linger=0 if cause == "linger" else None, rfc5961_syn=False), options="ts=1000/0")
+        if cause == "unread data":
+            s.recv("P. seq=b ack=a len=1 ts=1000/0")
+        if cause == "late data":
+            s.close()
+            s.expect("F. seq=a ack=b ts=*/1000")
+            s.recv("P. seq=b ack=a len=1 ts=1000/0")
+            s.expect("R. seq=a+1 ack=b ts=*/1000")
+        elif cause == "syn":
+            s.recv("S seq=b+1 mss=1000 ts=1000/0")
+            s.expect("R. seq=a ack=b ts=*/1000")
+        else:
+            s.abort() if cause == "abort" else s.close()
+            s.expect(f"R. seq=a ack={'b+1' if cause == 'unread data' else 'b'} ts=*/1000")
 
 
 class TestSack:

@@ -154,7 +154,8 @@ class TestTimer:
         s.engine.handle_timeout(s.now)
         with s.together():
             pass
-        assert len(s.take()) == 1
+        s.expect("F. seq=a ack=b")
+        s.expect_state(State.FIN_WAIT_1)
         due = s.engine.next_timeout()
         assert due is not None and due > s.now
 

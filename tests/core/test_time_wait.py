@@ -42,8 +42,10 @@ class TestOldSegments:
         s.silent_for(50)
         s.recv("FP. seq=b-9 ack=a+1 len=9")
         s.expect(". seq=a+1 ack=b+1")
-        s.silent_for(59)
+        s.silent_for(60 - JUST)
         s.expect_state(State.TIME_WAIT)
+        s.silent_for(JUST)
+        s.expect_gone()
 
     @pytest.mark.parametrize(
         "text",
@@ -79,8 +81,12 @@ class TestOldSegments:
     @pytest.mark.parametrize("flags", ["F", "P", "none", "U"])
     def test_a_segment_without_ack_is_dropped(self, flags: str) -> None:
         s = time_wait()
+        s.silent_for(30)
         s.recv(f"{flags} seq=b len=3")
+        s.silent_for(30 - JUST)
         s.expect_state(State.TIME_WAIT)
+        s.silent_for(JUST)  # and has not prolonged it
+        s.expect_gone()
 
     def test_PAWS_an_old_fin_does_not_prolong_the_wait(self) -> None:
         s = time_wait(options=TS)
@@ -164,9 +170,13 @@ class TestNewIncarnation:
 
     def test_T_05_the_peer_resets_upon_the_challenge_and_the_wait_goes_on(self) -> None:
         s = waiting()
+        s.silent_for(59)
         self.refuses(s, "S seq=b mss=1000")
         s.recv("R seq=b+1")
+        s.silent_for(1 - JUST)
         s.expect_state(State.TIME_WAIT)
+        s.silent_for(JUST)
+        s.expect_state(State.CLOSED)
 
     @pytest.mark.parametrize("seq", ["b+2", "b+1", "b-100000", "b+1000000"])
     def test_T_06_a_newer_timestamp_whatever_the_number(self, seq: str) -> None:
@@ -250,11 +260,12 @@ class TestNewIncarnation:
         (sent,) = s.take()
         s.recv(f". seq=b+100001 ack={(sent.seg.seq + 1) % 2**32}")
         conn = s.accept()
-        s.recv(f"P. seq=b-50 ack={(sent.seg.seq + 1) % 2**32} len=40")
-        s.take()
+        next_one = (sent.seg.seq + 1) % 2**32
+        s.recv(f"P. seq=b-50 ack={next_one} len=40")
+        s.expect(f". seq={next_one} ack=b+100001")
         assert conn.readable_bytes == 0
         s.recv("P. seq=b-50 ack=a len=40")  # with the old ACK
-        s.take()
+        s.expect(f". seq={next_one} ack=b+100001")
         assert conn.readable_bytes == 0 and conn.state == State.ESTABLISHED
 
     def test_T_17_an_old_duplicate_ack_does_not_bring_about_a_reset_that_kills(self) -> None:
@@ -265,7 +276,7 @@ class TestNewIncarnation:
         s.recv(f". seq=b+100001 ack={(sent.seg.seq + 1) % 2**32}")
         conn = s.accept()
         s.recv("R seq=b+1")  # a RST to the old incarnation, late
-        s.take()
+        s.silent()
         assert conn.state == State.ESTABLISHED
 
 

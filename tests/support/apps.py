@@ -20,9 +20,10 @@ def pattern(seed: int, size: int) -> bytes:
 class Peer:
     """One end of a connection: writes ``outgoing``, checks that what it reads is a prefix of ``incoming``.
 
-    ``ends_when`` says when it closes its sending side: "written" (as soon as everything is written) or "eof"
-    (everything written and the other side has ended). ``answers_at_eof``: it writes only after that. ``closes``: it
-    ends by ``close(flush=True)``, as asyncio's transports do, instead of half-closing. ``reads=False``: it never reads.
+    ``ends_when`` says when it closes its sending side: "written" (as soon as everything is written), "eof"
+    (everything written and the other side has ended) or "never" (but by ``half_close``). ``answers_at_eof``: it writes
+    only after that. ``closes``: it ends by ``close(flush=True)``, as asyncio's transports do, instead of half-closing.
+    ``reads=False``: it never reads.
     Writing stops at about 64 kB not sent and goes on when they are.
     """
 
@@ -88,14 +89,21 @@ class Peer:
             data = self.outgoing[self.written : self.written + CHUNK]
             connection.send(data, self.network.now)
             self.written += len(data)
-        if self.written >= len(self.outgoing) and (self.ends_when == "written" or self.eof):
-            self.ended = True
-            if self.closes:
-                connection.close(self.network.now, flush=True)
-                return
-            connection.shutdown(SHUT_WR, self.network.now)
-            if self.eof:
-                connection.close(self.network.now)
+        due = self.ends_when == "written" or (self.ends_when == "eof" and self.eof)
+        if self.written >= len(self.outgoing) and due:
+            self.half_close()
+
+    def half_close(self) -> None:
+        """End the sending side, now."""
+        connection = self.connection
+        assert connection is not None
+        self.ended = True
+        if self.closes:
+            connection.close(self.network.now, flush=True)
+            return
+        connection.shutdown(SHUT_WR, self.network.now)
+        if self.eof:
+            connection.close(self.network.now)
 
     @property
     def complete(self) -> bool:
