@@ -9,7 +9,7 @@ import pytest
 from support.script import RTO, Script
 from support.states import established
 from utcp.core.config import Config
-from utcp.core.congestion import LOSS, TIMEOUT, UNLIMITED, Ack, CongestionControl, Cubic, NewReno, register
+from utcp.core.congestion import ECN, LOSS, TIMEOUT, UNLIMITED, Ack, CongestionControl, Cubic, NewReno, register
 from utcp.core.congestion.window import leave_recovery, on_acked, on_congestion_event, on_spurious, recovers_by_itself
 from utcp.wire.segment import RST
 
@@ -242,6 +242,18 @@ class TestEvents:
         assert conn.cwnd == 2000
         on_spurious(conn)
         assert (conn.cwnd, conn.ssthresh) == (10_000, UNLIMITED)
+
+    @pytest.mark.parametrize(("choice", "loss", "ecn"), [("reno", 5_000, 8_000), ("cubic", 7_000, 8_500)])
+    def test_less_on_ECN_than_on_a_loss(self, choice: str, loss: int, ecn: int) -> None:
+        """RFC 8511 3.1."""
+        for kind, window in ((LOSS, loss), (ECN, ecn)):
+            s = established(Config(congestion_control=choice))
+            s.send(1000)
+            s.take()
+            s.recv(". seq=b ack=A")
+            conn: Any = s.conn
+            on_congestion_event(conn, kind, 10_000)
+            assert (conn.cwnd, conn.ssthresh) == (window, window)
 
     def test_limited_transmit_does_not_count(self) -> None:
         """RFC 5681 3.2: what it has sent beyond the window is no part of FlightSize."""

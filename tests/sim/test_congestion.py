@@ -1,0 +1,80 @@
+"""Congestion control over a bottleneck, engine to engine in virtual time; the example of docs/congestion.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from utcp.core.config import Config
+from utcp.core.connection import Connection
+from utcp.sim import Host, Network
+
+SECOND = 1_000_000_000
+
+
+class Transfer:
+    """One connection that always has something to send."""
+
+    def __init__(self, network: Network, config: Config, *, mtu: int = 1500) -> None:
+        self.network = network
+        self.received = 0
+        client = network.host("client", config, mtu=mtu)
+        server = network.host("server", config, mtu=mtu)
+        self.connection = self._connect(client, server)
+
+    def _connect(self, client: Host, server: Host) -> Connection:
+        server.listen(80, accept=lambda connection: self._read)
+        return client.connect(server, 80, self._write)
+
+    def _read(self, connection: Connection, bits: int) -> None:
+        self.received += len(connection.receive())
+
+    def _write(self, connection: Connection, bits: int) -> None:
+        if connection.send_queue_size < 1 << 22:
+            connection.send(bytes(1 << 22), self.network.now)
+
+    def rate(self, seconds: float) -> float:
+        """Bits of data a second for so long from now on."""
+        before = self.received
+        self.network.run_for(seconds)
+        return (self.received - before) * 8 / seconds
+
+
+@pytest.mark.parametrize("algorithm", ["cubic", "reno"])
+def test_100_megabits_over_50_milliseconds(algorithm: str) -> None:
+    """Above 95 percent of the rate once slow start is over, headers not counted as data; nothing is lost any more."""
+    network = Network(delay=0.025, rate=100e6, queue=1_250_000, record=False)
+    transfer = Transfer(network, Config(congestion_control=algorithm, receive_buffer=1 << 24), mtu=9000)
+    network.run_for(3)
+    lost = transfer.connection.info().retransmissions
+    assert transfer.rate(2.0) > 95e6
+    assert transfer.connection.info().retransmissions == lost
+
+
+def test_pacing_keeps_the_queue_of_a_bottleneck_short() -> None:
+    """A window of 80 segments over 50 ms, in a queue of 20: paced it fits, in bursts of a window it does not."""
+    lost = {}
+    for pacing in (True, False):
+        network = Network(delay=0.025, rate=100e6, queue=30_000, record=False)
+        config = Config(pacing=pacing, receive_buffer=120_000)
+        transfer = Transfer(network, config)
+        network.run_for(1)
+        lost[pacing] = transfer.connection.info().retransmissions
+    assert lost[True] == 0
+    assert lost[False] > 0
+
+
+def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "congestion.md").read_text()
+    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(source, "docs/congestion.md", "exec"), names)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == ["CUBIC", "Vegas"]
+    rate, rtt = names["transfer"](names["Vegas"])
+    assert printed[1] == f"Vegas: {rate:.2f} Mbit/s, {1000 * rtt:.0f} ms"
+    assert rate > 9.0
+    assert 0.040 < rtt < 0.050  # a queue of a few segments
