@@ -72,7 +72,10 @@ def test_until_now_while_it_goes_on() -> None:
     assert s.conn.info().seconds_in == {}
     s.recv("F. seq=b ack=a")
     s.expect(". seq=a ack=b+1")
+    began = s.now
     s.advance(2)
+    assert s.conn.info(s.now).seconds_in == {State.CLOSE_WAIT: 2}
+    assert s.conn.info(began).seconds_in[State.CLOSE_WAIT] < 2  # until the latest instant that the engine was told
     s.send(b"x")
     s.take()
     assert s.conn.info().seconds_in == {State.CLOSE_WAIT: 2}

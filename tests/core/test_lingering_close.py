@@ -110,6 +110,8 @@ class TestTheTimeIsOver:
         s.expect("R. seq=a+1 ack=b+2000")
         s.expect_gone(None)
         assert s.recorder.closed_reasons == ["linger-expired"]
+        assert s.recorder.timers[-1] == "linger"
+        assert set(s.recorder.timers) <= {"delayed-ack", "linger"}  # nobody polls
 
     def test_longer_than_FIN_WAIT_2_lasts_for_others(self) -> None:
         s = fin_wait_1(Config(fin_timeout=1.0))

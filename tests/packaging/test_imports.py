@@ -16,7 +16,7 @@ STANDARD: Final = {"__future__", "_bisect", "_blake2", "_hashlib", "bisect", "co
 # What the engine needs at run time; the compiled engine is a module of its own beside the package
 NEEDED: Final = {"librt", "mypy_extensions", "utcp", "utcp__mypyc"}
 # Parts that come when they are used
-LATER: Final = ("trace", "sim", "check", "cli", "gateway", "contrib", "aio.dropin")
+LATER: Final = ("trace", "sim", "check", "cli", "gateway", "contrib", "aio.dropin", "aio.tls")
 
 
 def brought_by(program: str) -> list[str]:

@@ -51,7 +51,7 @@ class CloseInfo:
             unread_bytes=connection.readable_bytes + connection.discarded,
             last_ack_missing=last_ack_missing(connection),
             retransmissions=connection.retransmissions,
-            seconds_in=seconds_in(connection),
+            seconds_in=seconds_in(connection, connection.stack.now),
             error=connection.error,
         )
 

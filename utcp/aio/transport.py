@@ -139,7 +139,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def info(self) -> ConnectionInfo:
         """A snapshot of the connection's variables."""
-        return self._channel.conn.info()
+        return self._channel.conn.info(self._channel.pump.clock())
 
     def set_option(self, name: str, value: object) -> None:
         """Change a Config field that may change on a living connection. Raises ValueError or TypeError."""

@@ -79,9 +79,12 @@ class Connection(Tcb):
         self.ready_bits = 0
         return bits
 
-    def info(self) -> ConnectionInfo:
-        """A snapshot of the connection's variables, in the spirit of Linux's tcp_info."""
-        return snapshot(self)
+    def info(self, now: i64 = 0) -> ConnectionInfo:
+        """A snapshot of the connection's variables, in the spirit of Linux's tcp_info.
+
+        Durations reach until ``now``, or the latest instant that the engine was told if that is later.
+        """
+        return snapshot(self, max(now, self.stack.now))
 
     def __repr__(self) -> str:
         return f"<Connection path={self.path} {self.local_port}>{self.remote_port} {self.state}>"

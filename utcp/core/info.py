@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mypy_extensions import i64
+
+from utcp.core.congestion.algorithms import name_of
 from utcp.core.deadlines import unacked_data
+from utcp.core.pacing import pacing_rate
 from utcp.core.states import CLOSE_WAIT, FIN_WAIT_1, LAST_ACK, State
 from utcp.core.tcb import Tcb, queued_bytes
 from utcp.wire.seq import MASK, seq_sub
@@ -14,7 +18,9 @@ class ConnectionInfo(NamedTuple):
     """Durations in seconds, sizes in bytes, sequence variables by their RFC 9293 3.3.1 names.
 
     ``seconds_in``: how long the connection has been in each of the states FIN-WAIT-1, FIN-WAIT-2, CLOSING,
-    CLOSE-WAIT and LAST-ACK that it has reached, in their order, the last until the engine's ``now``.
+    CLOSE-WAIT and LAST-ACK that it has reached, in their order.
+    ``pacing_rate`` and ``delivery_rate`` in bytes a second, 0 while nothing is paced or measured; ``app_limited``: the
+    latter is the application's own rate, the path may carry more.
     """
 
     state: State
@@ -36,6 +42,10 @@ class ConnectionInfo(NamedTuple):
     rto: float
     cwnd: int
     ssthresh: int
+    congestion_control: str
+    pacing_rate: int
+    delivery_rate: int
+    app_limited: bool
     bytes_in_flight: int
     send_queue: int
     unacked_bytes: int
@@ -50,13 +60,14 @@ class ConnectionInfo(NamedTuple):
     seconds_in: dict[State, float]
 
 
-def snapshot(tcb: Tcb) -> ConnectionInfo:
+def snapshot(tcb: Tcb, now: i64) -> ConnectionInfo:
     stack = tcb.stack
     state = State(tcb.st)
     if state is State.TIME_WAIT and stack.time_wait.find(tcb.key) < 0:
         state = State.CLOSED
     unread = tcb.receive_queue
     measured = tcb.srtt >= 0
+    rate = tcb.rate
     return ConnectionInfo(
         state=state,
         snd_una=tcb.snd_una,
@@ -77,6 +88,10 @@ def snapshot(tcb: Tcb) -> ConnectionInfo:
         rto=int(tcb.rto) / 1e9,
         cwnd=tcb.cwnd,
         ssthresh=tcb.ssthresh,
+        congestion_control=name_of(tcb.policy.config.congestion_control),
+        pacing_rate=pacing_rate(tcb),
+        delivery_rate=0 if rate is None else rate.latest,
+        app_limited=rate is not None and rate.latest_app_limited,
         bytes_in_flight=(tcb.snd_nxt - tcb.snd_una) & MASK,
         send_queue=queued_bytes(tcb),
         unacked_bytes=unacked_data(tcb),
@@ -87,14 +102,16 @@ def snapshot(tcb: Tcb) -> ConnectionInfo:
         segments_out=tcb.segments_out,
         segments_in=tcb.segments_in,
         retransmissions=tcb.retransmissions,
-        age=int(stack.now - tcb.opened_at) / 1e9,
-        seconds_in=seconds_in(tcb),
+        age=int(now - tcb.opened_at) / 1e9,
+        seconds_in=seconds_in(tcb, now),
     )
 
 
-def seconds_in(tcb: Tcb) -> dict[State, float]:
-    """How long each closing state took that the connection has been in, until now for the last: in their order."""
-    end = tcb.ended_at if tcb.done else tcb.stack.now
+def seconds_in(tcb: Tcb, now: i64) -> dict[State, float]:
+    """How long each closing state took that the connection has been in, until ``now`` for the last: in their order."""
+    end = now
+    if tcb.done:
+        end = tcb.ended_at
     states = [State(st) for st in range(FIN_WAIT_1, LAST_ACK + 1) if (tcb.closing_states >> st) & 1]
     if not states:
         return {}
