@@ -250,3 +250,59 @@ class TestSlowDrain:
         code, out = run("slow_drain.py", "--rate", "0")
         assert code == 2
         assert "--rate at least 1" in out
+
+
+class TestTlsEcho:
+    def test_in_one_process(self, tmp_path: Path) -> None:
+        capture = tmp_path / "tls.pcapng"
+        code, out = run("tls_echo.py", "both", "hello there", "--pcap", str(capture))
+        assert code == 0, out
+        assert re.search(r"client  TLSv1\.3, TLS_\w+ \(\d+ bits\), ALPN echo", out), out
+        assert re.search(r"server  TLSv1\.3, TLS_\w+ \(\d+ bits\), ALPN echo", out), out
+        assert "client  FIN-WAIT-1: 11 bytes written, and half-closed" in out
+        assert "server  CLOSE-WAIT: the client's close_notify is here" in out
+        assert "client  graceful, closed first here, 0 retransmissions" in out
+        assert "server  graceful, closed first by the peer, 0 retransmissions" in out
+        assert "hello there\n" in out
+        assert capture.stat().st_size > 1000 and b"hello there" not in capture.read_bytes()
+
+    def test_without_half_close(self) -> None:
+        code, out = run("tls_echo.py", "both", "x" * 20_000, "--tls", "1.2")
+        assert code == 0, out
+        assert "client  TLSv1.2, " in out
+        assert "20,000 bytes\n" in out
+        assert "half-closed" not in out
+
+    def test_two_processes(self) -> None:
+        server = start("tls_echo.py", "server", "--port", "0")
+        assert server.stdout is not None
+        with server.stdout:
+            port, certificate = re.findall(r"port (\d+); clients take --ca (.*)", server.stdout.readline())[0]
+            code, out = run("tls_echo.py", "client", "--port", port, "--ca", certificate)
+            assert code == 0, out
+            code, out = run("tls_echo.py", "client", "--port", port)
+            assert (code, len(out.splitlines())) == (1, 1)
+            assert "certificate verify failed" in out
+            server.send_signal(signal.SIGINT)
+            assert server.wait(timeout=20) == 0
+            assert "Traceback" not in server.stdout.read()
+        assert not Path(certificate).exists()
+
+    def test_another_name(self) -> None:
+        code, out = run("tls_echo.py", "--name", "other.example")
+        assert code == 1
+        assert "Hostname mismatch, certificate is not valid for 'other.example'" in out and "Traceback" not in out
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "complaint"),
+        [
+            (("server", "--cert", "/nowhere/cert.pem"), 1, "No such file or directory"),
+            (("client", "--port", "9"), 1, "Connection refused"),
+            (("client", "--pcap", "x.pcapng"), 2, "--pcap is the server's"),
+            (("server", "--key", "key.pem"), 2, "--key goes with --cert"),
+        ],
+    )
+    def test_complaints(self, arguments: tuple[str, ...], code: int, complaint: str) -> None:
+        found, out = run("tls_echo.py", *arguments)
+        assert found == code
+        assert complaint in out and "Traceback" not in out

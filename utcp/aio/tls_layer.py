@@ -37,6 +37,7 @@ class TlsLayer(asyncio.Protocol):
         self.reading = True  # not paused by the protocol
         self.closed = False  # by us, or because TLS has failed
         self.truncated = False  # the peer's FIN came without its close_notify
+        self.notified = 0  # bytes that our close_notify took, and the peer's takes too
         self.records = TlsRecords(tls)
         self._tls = tls
         self._below: Transport | None = None
@@ -296,13 +297,14 @@ class TlsLayer(asyncio.Protocol):
     def _notify(self) -> None:
         self._decrypt()
         self.records.notify()
-        self._flush()
+        self.notified = max(self.notified, self._flush())
 
-    def _flush(self) -> None:
-        """Give the transport what TLS has to send."""
+    def _flush(self) -> int:
+        """Give the transport what TLS has to send; returns how many bytes."""
         data = self.records.outgoing()
         if data and not self.transport.eof_written and not self._lower.is_closing():
             self._lower.write(data)
+        return len(data)
 
     # The end
 

@@ -98,11 +98,13 @@ class TlsTransport(Transport):
 
     async def closed(self) -> CloseInfo:
         """As ``Transport.closed``. The reason is ``truncated`` if the peer's FIN came without its close_notify:
-        then nobody can know whether the end of what it wrote was cut off (RFC 8446 6.1)."""
+        then nobody can know whether the end of what it wrote was cut off (RFC 8446 6.1). What a close discards
+        is not decrypted: ``unread_bytes`` counts it with what TLS adds, but not the peer's close_notify alone."""
         info = await super().closed()
-        if self.layer.truncated and info.reason == "graceful":
-            return replace(info, reason="truncated")
-        return info
+        if info.reason != "graceful":
+            return info
+        unread = 0 if info.unread_bytes == self.layer.notified else info.unread_bytes
+        return replace(info, reason="truncated" if self.layer.truncated else info.reason, unread_bytes=unread)
 
     def take_unread(self) -> bytes:
         return self.layer.take_unread()
