@@ -301,11 +301,16 @@ class TestEvents:
         assert (s.conn.info().cwnd, s.conn.info().ssthresh) == (10_000, 30_000)
         s.recv(". seq=b ack=A")
 
-    def test_a_window_below_a_segment_is_read_as_one(self) -> None:
+    @pytest.mark.parametrize(("said", "read"), [(0, 1000), (-5, 1000), (999, 1000), (1 << 60, 1 << 31)])
+    def test_a_window_below_a_segment_or_beyond_all_measure(self, said: int, read: int) -> None:
         s = acknowledged(established(Config(congestion_control=Diary)))
-        kept(s).cwnd = 0
+        kept(s).cwnd = said
         acknowledged(s, 1)
-        assert s.conn.info().cwnd == 1000
+        assert s.conn.info().cwnd == read
+        s.send(60_000)
+        assert s.take()
+        s.recv(". seq=b ack=A")
+        s.take()
 
 
 class TestFailure:

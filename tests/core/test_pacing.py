@@ -58,6 +58,20 @@ def departures(s: Script, seconds: float) -> list[tuple[float, int]]:
     return [((at - start) / MILLISECOND, count) for at, count in trains.items()]
 
 
+def test_info_tells_the_rates() -> None:
+    s = established(Config(congestion_control=Fast))
+    info = s.conn.info()
+    assert (info.congestion_control, info.pacing_rate, info.delivery_rate) == ("Fast", 0, 0)
+    s = started(Config(congestion_control=Fast))
+    info = s.conn.info()
+    assert (info.pacing_rate, info.delivery_rate, info.app_limited) == (5_000_000, 100_000, False)
+    s = started(Config())
+    info = s.conn.info()
+    assert (info.congestion_control, info.pacing_rate) == ("cubic", 20_000 * 2 * 10)  # 200 percent of cwnd / SRTT
+    s = started(Config(pacing=False, congestion_control="reno"))
+    assert (s.conn.info().congestion_control, s.conn.info().pacing_rate) == ("reno", 0)
+
+
 def test_nothing_is_paced_within_the_initial_window() -> None:
     s = started(Config(congestion_control=Slow))
     for _ in range(5):

@@ -41,9 +41,13 @@ class DeliveryRate:
         "_records",
         "_sacked",
         "_start",
+        "latest",
+        "latest_app_limited",
     )
 
     def __init__(self, una: i64, now: i64) -> None:
+        self.latest: i64 = 0  # the last sample, bytes per second; 0 before the first
+        self.latest_app_limited: bool = False
         self._delivered: i64 = 0
         self._delivered_at: i64 = now
         self._first_sent_at: i64 = now
@@ -145,6 +149,8 @@ class DeliveryRate:
         if interval > 0 and (self._min_rtt == _FAR or interval >= self._min_rtt):
             # Shorter than a round trip: ACKs that arrived together say nothing of the path
             ack.rate = (self._delivered - prior) * _SECOND // interval  # of a window, at most 2**30 bytes
+            self.latest = ack.rate
+            self.latest_app_limited = ack.app_limited
 
     def _drop_before(self, una: i64) -> None:
         records = self._records

@@ -29,6 +29,16 @@ def unpaced_flight(tcb: Tcb) -> i64:
     return initial_window(tcb)
 
 
+def pacing_rate(tcb: Tcb) -> int:
+    """Bytes per second; 0 where nothing is paced."""
+    control = tcb.congestion
+    if control is None or not control.paced or tcb.srtt <= 0:
+        return 0
+    if control.pacing_rate > 0:
+        return control.pacing_rate
+    return int(tcb.cwnd) * int(_percent(tcb)) * 10**9 // (100 * int(tcb.srtt))
+
+
 def train_allowance(tcb: Tcb, mss: i64) -> i64:
     """Bytes that may leave now, beyond the unpaced flight; 0 before the release time."""
     if tcb.stack.now < tcb.paced_until:

@@ -22,6 +22,11 @@ def register(name: str, factory: Factory) -> None:
         raise ValueError(f"name: {name!r} is taken")
 
 
+def name_of(choice: object) -> str:
+    """What a Config's ``congestion_control`` is called: the name it was chosen by, or the class's or function's own."""
+    return choice if isinstance(choice, str) else str(getattr(choice, "__name__", type(choice).__name__))
+
+
 def factory_of(choice: object) -> Factory:
     """What a Config's ``congestion_control`` stands for. Raises ValueError for an unknown name, TypeError."""
     if isinstance(choice, str):

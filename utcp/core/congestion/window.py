@@ -6,6 +6,7 @@ Loss recovery calls these functions; ``tcb.cwnd`` and ``tcb.ssthresh`` are what 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from mypy_extensions import i64
 
@@ -14,6 +15,8 @@ from utcp.core.congestion.newreno import NewReno
 from utcp.core.delivery_rate import DeliveryRate
 from utcp.core.stack import NEVER
 from utcp.core.tcb import Tcb, mark_dirty
+
+MAX_WINDOW: Final = 1 << 31  # more than any peer can offer (RFC 7323 2.3)
 
 
 def start_congestion_control(tcb: Tcb) -> None:
@@ -176,5 +179,5 @@ def _fail(tcb: Tcb, error: Exception) -> None:
 
 def _take(tcb: Tcb, control: CongestionControl) -> None:
     # A window below one segment would send nothing
-    tcb.cwnd = max(control.cwnd, tcb.smss)
+    tcb.cwnd = min(max(control.cwnd, tcb.smss), MAX_WINDOW)
     tcb.ssthresh = control.ssthresh
