@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Echo, Recorder, transport_of, until
+from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
 
 
 async def test_sockets_and_ports() -> None:
@@ -237,7 +237,7 @@ async def test_reuse_port() -> None:
     [
         ({}, ValueError, "Neither host/port nor sock were specified"),
         ({"host": HOST, "port": 0, "ssl": True}, TypeError, "ssl argument must be an SSLContext or None"),
-        ({"host": HOST, "port": 0, "ssl": object()}, NotImplementedError, "TLS"),
+        ({"host": HOST, "port": 0, "ssl": object()}, TypeError, "ssl argument must be an SSLContext or None"),
         (
             {"host": HOST, "port": 0, "ssl_handshake_timeout": 1.0},
             ValueError,
@@ -253,3 +253,22 @@ async def test_reuse_port() -> None:
 async def test_arguments_that_make_no_sense(kwargs: dict[str, Any], kind: type[Exception], error: str) -> None:
     with pytest.raises(kind, match=error):
         await utcp.create_server(Echo, **kwargs)
+
+
+async def test_a_server_that_cannot_listen_gives_its_port_back() -> None:
+    async with await utcp.Endpoint.create((HOST, 0)) as endpoint:
+        with pytest.raises(TypeError):
+            await endpoint.create_server(Echo, backlog="many")
+        async with await endpoint.create_server(Echo) as server:
+            assert server.is_serving()
+
+
+async def test_keep_alive_is_the_config_s() -> None:
+    accepted = Accepted()
+    async with serving(accepted, keep_alive=True, config=utcp.Config(keepalive_idle=0.05)) as port:
+        transport, _ = await utcp.create_connection(Recorder, HOST, port)
+        theirs = transport_of(await accepted.get())
+        before = theirs.info().segments_out
+        await asyncio.sleep(0.2)
+        assert theirs.info().segments_out > before
+        transport.abort()

@@ -23,6 +23,7 @@ class Stack:
     def __init__(self, name: str, module: Any) -> None:
         self.name = name
         self.is_utcp = module is utcp
+        self.socket_type = socket.SOCK_DGRAM if self.is_utcp else socket.SOCK_STREAM  # what sock= wants
         self.open_connection: Callable[..., Any] = module.open_connection
         self.start_server: Callable[..., Any] = module.start_server
 
@@ -52,7 +53,7 @@ class Stack:
             server.close()
             if self.is_utcp:
                 server.abort_clients()
-            async with asyncio.timeout(1):  # uvloop waits for its clients, which a failing test leaves behind
+            async with asyncio.timeout(1):  # it waits for clients, which a failing test leaves behind
                 await server.wait_closed()
 
     @asynccontextmanager
@@ -115,6 +116,13 @@ def on_uvloop() -> bool:
 def port_of(server: Any) -> int:
     port: int = server.sockets[0].getsockname()[1]
     return port
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until something holds that nobody tells of."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
 
 
 KERNEL: Final = Stack("kernel", asyncio)

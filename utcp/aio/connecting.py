@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -108,17 +109,16 @@ async def create_connection(
         if interleave:
             addresses = _interleave(addresses, interleave)
 
-        def attempt(address: Resolved) -> Coroutine[Any, Any, tuple[Transport, Any]]:
-            where = address.at(address.port if udp_port is None else udp_port)
-            local = _local_for(host_of(loop), address.family, locals_)
-            through = endpoint if endpoint is not None else _client_endpoint(loop, address.family)
-            return _connect(through, protocol_factory, where, address.port, local, config)
-
-        if len(addresses) == 1 and not all_errors:
-            return await attempt(addresses[0])
-        if happy_eyeballs_delay is None:
-            return await _one_after_the_other(attempt, addresses, all_errors)
-        return await _race(attempt, addresses, happy_eyeballs_delay, all_errors)
+        if len(addresses) == 1:
+            outcome = await _connect(endpoint, protocol_factory, addresses[0], udp_port, locals_, config)
+            outcomes = [outcome] if isinstance(outcome, OSError) else outcome
+        else:
+            make = _for_the_first(protocol_factory)
+            attempts = [_connect(endpoint, make, address, udp_port, locals_, config) for address in addresses]
+            outcomes = await _race(attempts, happy_eyeballs_delay)
+        if isinstance(outcomes, list):
+            raise _failure(outcomes, all_errors)
+        return outcomes
     finally:
         if sock is not None and endpoint is not None:
             endpoint.retire()
@@ -176,77 +176,91 @@ def _bind_error(error: OSError, address: Address) -> OSError:
     return OSError(error.errno, f"error while attempting to bind on address {address!r}: {reason}")
 
 
+Made = tuple[Transport, Any]
+Outcome = Made | OSError  # a value where a connection could not be had; what is raised is somebody else's doing
+
+
 async def _connect(
-    endpoint: Endpoint,
+    endpoint: Endpoint | None,
     protocol_factory: ProtocolFactory,
-    where: Address,
-    port: int,
-    local: Address | None,
+    address: Resolved,
+    udp_port: int | None,
+    locals_: list[Resolved] | None,
     config: Config | None,
-) -> tuple[Transport, Any]:
+) -> Outcome:
     """One attempt. The future is all it costs: no task, no callback through the loop."""
-    waiter: asyncio.Future[None] = endpoint.loop.create_future()
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[Any] = loop.create_future()  # gets the protocol
+    where = address.at(address.port if udp_port is None else udp_port)
+    local: Address | None = None
     try:
-        transport = endpoint.connect(protocol_factory, where, port, local_addr=local, config=config, waiter=waiter)
+        if endpoint is None:
+            endpoint = _client_endpoint(loop, address.family)
+        local = _local_for(host_of(loop), address.family, locals_)
+        transport = endpoint.connect(
+            protocol_factory, where, address.port, local_addr=local, config=config, waiter=waiter
+        )
     except OSError as error:
-        if local is not None and local[1]:
-            raise _bind_error(error, local) from None
-        raise
+        return error if local is None or not local[1] else _bind_error(error, local)
     try:
-        await waiter
+        protocol = await waiter
+    except _TooLateError as error:
+        return error
     except OSError as error:
+        if transport._channel.connected:
+            raise  # the protocol factory's
         if error.errno is None:
-            raise
-        raise OSError(error.errno, f"Connect call failed {(where[0], port)}: {error.strerror}") from None
+            return error
+        return OSError(error.errno, f"Connect call failed {(address.host, address.port)}: {error.strerror}")
     except BaseException:
         transport.abort()
         raise
-    return transport, transport.get_protocol()
+    return transport, protocol
 
 
-Attempt = Callable[[Resolved], Coroutine[Any, Any, tuple[Transport, Any]]]
+class _TooLateError(OSError):
+    """Another attempt was faster."""
 
 
-async def _one_after_the_other(attempt: Attempt, addresses: list[Resolved], all_errors: bool) -> tuple[Transport, Any]:
-    errors: list[OSError] = []
-    for address in addresses:
-        try:
-            return await attempt(address)
-        except OSError as error:
-            errors.append(error)
-    raise _failure(errors, all_errors)
+def _for_the_first(protocol_factory: ProtocolFactory) -> ProtocolFactory:
+    """A factory that makes one protocol; whichever attempt comes second is turned away, and its connection reset."""
+    taken = False
+
+    def make() -> asyncio.BaseProtocol:
+        nonlocal taken
+        if taken:
+            raise _TooLateError
+        taken = True
+        return protocol_factory()
+
+    return make
 
 
-async def _race(attempt: Attempt, addresses: list[Resolved], delay: float, all_errors: bool) -> tuple[Transport, Any]:
-    """Happy eyeballs (RFC 8305 5): the next attempt starts when the last one fails, or takes too long."""
-    errors: list[OSError] = []
-    running: set[asyncio.Task[tuple[Transport, Any]]] = set()
-    waiting = list(addresses)
+async def _race(attempts: list[Coroutine[Any, Any, Outcome]], delay: float | None) -> Made | list[OSError]:
+    """Happy eyeballs (RFC 8305 5): the next attempt starts when the last one fails, or takes longer than ``delay``."""
+    waiting = collections.deque(attempts)
+    started: list[asyncio.Task[Outcome]] = []
+    made: Made | None = None
     try:
-        while waiting or running:
+        while made is None and (waiting or not all(task.done() for task in started)):
             if waiting:
-                running.add(asyncio.create_task(attempt(waiting.pop(0))))
-            done, running = await asyncio.wait(
-                running, timeout=delay if waiting else None, return_when=asyncio.FIRST_COMPLETED
-            )
-            winner: tuple[Transport, Any] | None = None
-            for task in done:
-                error = task.exception()
-                if isinstance(error, OSError):
-                    errors.append(error)
-                elif error is not None:
-                    raise error
-                elif winner is None:
-                    winner = task.result()
-                else:
-                    task.result()[0].abort()
-            if winner is not None:
-                return winner
+                started.append(asyncio.create_task(waiting.popleft()))
+            running = [task for task in started if not task.done()]
+            timeout = delay if waiting else None
+            await asyncio.wait(running, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for task in started:
+                if task.done() and not isinstance(outcome := task.result(), OSError):
+                    made = outcome
+        return made or [error for task in started if isinstance(error := task.result(), OSError)]
     finally:
-        for task in running:
-            if not task.cancel() and not task.cancelled() and task.exception() is None:
-                task.result()[0].abort()  # it had just succeeded
-    raise _failure(errors, all_errors)
+        for attempt in waiting:
+            attempt.close()
+        for task in started:
+            if task.cancel() or task.cancelled() or task.exception() is not None:
+                continue
+            outcome = task.result()
+            if made is None and not isinstance(outcome, OSError):
+                outcome[0].abort()  # it succeeded just when we were cancelled
 
 
 def _failure(errors: list[OSError], all_errors: bool) -> Exception:

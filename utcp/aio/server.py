@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from utcp.aio.addresses import resolve
@@ -110,8 +111,10 @@ class Server(asyncio.AbstractServer):
             transport.abort()
 
     async def start_serving(self) -> None:
-        """Accept connections from now on; does nothing if it does already."""
-        if self._listeners or self._sockets is None:
+        """Accept connections from now on; does nothing if it does already. Raises RuntimeError once closed."""
+        if self._sockets is None:
+            raise RuntimeError(f"server {self!r} is closed")
+        if self._listeners:
             return
         for one in self._sockets:
             listener = one.endpoint.listen(one.port, self, self._backlog, self._config)
@@ -187,6 +190,8 @@ async def create_server(
     choose the UDP port and uses the same number. Servers of one process on the same UDP address share its
     socket. ``sock`` is a bound UDP socket, ``endpoint`` an Endpoint to serve on. ``reuse_address`` has no effect:
     TIME-WAIT never stands in a listener's way here. ``reuse_port`` spreads UDP sources over processes.
+    ``keep_alive`` is the config's ``keepalive`` for the accepted connections. ``backlog`` bounds the handshakes in
+    progress, and is raised to 4096 where it is lower: nothing waits to be accepted here.
 
     Raises OSError (EADDRINUSE) naming the address, as asyncio does.
     """
@@ -198,10 +203,10 @@ async def create_server(
         raise ValueError("ssl_handshake_timeout is only meaningful with ssl")
     elif ssl_shutdown_timeout is not None:
         raise ValueError("ssl_shutdown_timeout is only meaningful with ssl")
-    if keep_alive:
-        raise NotImplementedError("keep-alive is not implemented yet")
     loop = asyncio.get_running_loop()
     tcp_port = port if isinstance(port, int) else 0
+    if isinstance(port, str) and (endpoint is not None or sock is not None):
+        tcp_port = (await resolve(loop, None, port))[0].port  # the name of a service
     if endpoint is not None:
         if sock is not None:
             raise ValueError("sock and endpoint can not be specified at the same time")
@@ -227,6 +232,8 @@ async def create_server(
             for one in endpoints:
                 one.retire()
             raise
+    if keep_alive is not None:
+        config = replace(config or endpoints[0].engine.config, keepalive=bool(keep_alive))
     try:
         server = _reserve(loop, protocol_factory, endpoints, tcp_port, backlog, config)
     finally:
@@ -234,7 +241,11 @@ async def create_server(
             for one in endpoints:
                 one.retire()
     if start_serving:
-        await server.start_serving()
+        try:
+            await server.start_serving()
+        except BaseException:
+            server.close()
+            raise
     return server
 
 
