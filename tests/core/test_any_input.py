@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -12,18 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from support.script import OPEN, Script
-from support.states import (
-    close_wait,
-    closing,
-    established,
-    fin_wait_1,
-    fin_wait_2,
-    last_ack,
-    listen,
-    syn_received,
-    syn_sent,
-    time_wait,
-)
+from support.states import SITUATIONS, established, syn_sent, time_wait
 from utcp.core import invariants
 from utcp.core.config import Config
 from utcp.core.connection import Connection
@@ -31,37 +19,6 @@ from utcp.core.engine import Engine
 from utcp.core.paths import PathError
 from utcp.core.states import State
 from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
-
-STATES: dict[str, Callable[[], Script]] = {
-    "CLOSED": Script,
-    "LISTEN": listen,
-    "SYN-SENT": syn_sent,
-    "SYN-RECEIVED passive": syn_received,
-    "SYN-RECEIVED active": lambda: syn_received(passive=False),
-    "ESTABLISHED": established,
-    "ESTABLISHED with all options": lambda: established(options="sackok ws=5 ts=1/0"),
-    "ESTABLISHED with data out": lambda: sending(established()),
-    "ESTABLISHED with a closed window": lambda: sending(established(wnd=0)),
-    "FIN-WAIT-1": fin_wait_1,
-    "FIN-WAIT-1 orphan": lambda: fin_wait_1(close=True),
-    "FIN-WAIT-2": fin_wait_2,
-    "FIN-WAIT-2 orphan": lambda: fin_wait_2(close=True),
-    "CLOSE-WAIT": close_wait,
-    "CLOSE-WAIT with data out": lambda: sending(close_wait()),
-    "CLOSING": closing,
-    "LAST-ACK": last_ack,
-    "TIME-WAIT": time_wait,
-    "TIME-WAIT with listener and timestamps": lambda: time_wait(passive=True, options="ts=1000/0"),
-}
-
-
-def sending(s: Script) -> Script:
-    s.conn.send(bytes(5000), s.now)
-    with s.together():
-        pass
-    s.take()
-    return s
-
 
 # Numbers near those that matter, and any others
 OFFSETS = st.one_of(st.integers(-3, 3), st.integers(-70_000, 70_000), st.integers(0, 2**32 - 1))
@@ -106,18 +63,18 @@ def build(s: Script, fields: dict[str, object]) -> bytes:
 
 
 class TestAnyState:
-    @pytest.mark.parametrize("state", STATES)
+    @pytest.mark.parametrize("state", SITUATIONS)
     @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(segments=st.lists(segment_fields(), min_size=1, max_size=6))
     def test_any_segments(self, state: str, segments: list[dict[str, object]]) -> None:
         OPEN.clear()
-        s = STATES[state]()
+        s = SITUATIONS[state]()
         for fields in segments:
             s.recv_bytes(build(s, fields))  # checks the invariants
             s.take()
         self.wind_up(s)
 
-    @pytest.mark.parametrize("state", STATES)
+    @pytest.mark.parametrize("state", SITUATIONS)
     @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(
         steps=st.lists(
@@ -138,7 +95,7 @@ class TestAnyState:
     def test_any_calls_in_any_order_between_any_segments(self, state: str, steps: list[tuple[str, Any]]) -> None:
         """A call may say OSError (it came too late); it never says anything else, and breaks nothing."""
         OPEN.clear()
-        s = STATES[state]()
+        s = SITUATIONS[state]()
         for name, argument in steps:
             if name == "segment":
                 s.recv_bytes(build(s, argument))

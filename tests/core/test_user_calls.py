@@ -8,19 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+from support import states
 from support.script import A_ADDRESS, B_ADDRESS, Script
-from support.states import (
-    close_wait,
-    closing,
-    established,
-    fin_wait_1,
-    fin_wait_2,
-    last_ack,
-    listen,
-    syn_received,
-    syn_sent,
-    time_wait,
-)
 from utcp.core.config import Config
 from utcp.core.engine import Engine
 from utcp.core.states import CLOSED_BIT, CONNECTED, READABLE, State
@@ -77,7 +66,7 @@ class TestEngine:
             Engine().path_addresses(3)
 
     def test_a_pair_of_ports_in_use(self) -> None:
-        s = established()
+        s = states.established()
         before = picture(s.engine)
         with pytest.raises(OSError, match=str(s.a_port)) as raised:
             s.connect()
@@ -85,7 +74,7 @@ class TestEngine:
         assert picture(s.engine) == before
 
     def test_a_port_that_has_a_listener(self) -> None:
-        s = listen()
+        s = states.listen()
         before = picture(s.engine)
         with pytest.raises(OSError, match=str(s.a_port)) as raised:
             s.listen()
@@ -113,8 +102,8 @@ class TestEngine:
 
     def test_the_number_of_a_path_stays_good_while_it_is_used(self) -> None:
         """However many others come and go: those are forgotten."""
-        s = established()
-        waiting = time_wait()
+        s = states.established()
+        waiting = states.time_wait()
         for script in (s, waiting):
             for n in range(20_000):
                 script.engine.path(A_ADDRESS, n)
@@ -131,13 +120,13 @@ class TestEngine:
         waiting.expect(". seq=a+1 ack=b+1")
 
     def test_a_connection_can_be_looked_up(self) -> None:
-        s = established()
+        s = states.established()
         assert s.engine.connection(s.path, s.a_port, s.b_port) is s.conn
         assert s.engine.connection(s.path, s.a_port, s.b_port + 1) is None
         assert list(s.engine.connections()) == [s.conn]
 
     def test_ready_names_each_connection_once(self) -> None:
-        s = established()
+        s = states.established()
         assert s.engine.ready() == [s.conn]
         assert s.engine.ready() == []
         assert s.conn.take_ready() & CONNECTED
@@ -153,7 +142,7 @@ class TestEngine:
         assert s.conn.take_ready() & CLOSED_BIT
 
     def test_pending_says_whether_transmit_would_do_something(self) -> None:
-        s = established()
+        s = states.established()
         assert not s.engine.pending()
         s.conn.send(b"x", s.now)
         assert s.engine.pending()
@@ -162,7 +151,7 @@ class TestEngine:
         assert s.engine.transmit(s.now) == []
 
     def test_an_observer_may_come_later(self) -> None:
-        s = established()
+        s = states.established()
         s.engine.observer = None
         s.recv("P. seq=b ack=a len=10")
         assert s.recorder.received == 1
@@ -172,7 +161,7 @@ class TestEngine:
         assert s.recorder.received == 2
 
     def test_counters(self) -> None:
-        s = established(Config(nodelay=True))
+        s = states.established(Config(nodelay=True))
         s.send(1500)
         assert len(s.take()) == 2
         s.advance(0.3)
@@ -200,7 +189,7 @@ class TestEngine:
 
     def test_nothing_is_due_in_an_idle_engine(self) -> None:
         """Deadlines of the past may wake it for nothing, once."""
-        s = established()
+        s = states.established()
         s.silent_for(5)
         assert s.engine.next_timeout() is None
         s.engine.handle_timeout(s.now)
@@ -208,7 +197,7 @@ class TestEngine:
 
 
 class TestConnection:
-    @pytest.mark.parametrize("make", [fin_wait_1, fin_wait_2, closing, last_ack])
+    @pytest.mark.parametrize("make", [states.fin_wait_1, states.fin_wait_2, states.closing, states.last_ack])
     def test_writing_after_our_end(self, make: Callable[[], Script]) -> None:
         s = make()
         before = picture(s.engine), s.conn.unacked_bytes
@@ -217,7 +206,7 @@ class TestConnection:
         assert (picture(s.engine), s.conn.unacked_bytes) == before
 
     def test_writing_after_the_teardown(self) -> None:
-        for make, error in ((time_wait, BrokenPipeError), (aborted, OSError), (reset, ConnectionResetError)):
+        for make, error in ((states.time_wait, BrokenPipeError), (aborted, OSError), (reset, ConnectionResetError)):
             s = make()
             before = picture(s.engine)
             with pytest.raises(error):
@@ -226,7 +215,7 @@ class TestConnection:
 
     @pytest.mark.parametrize("data", ["text", 5, None, [1, 2]])
     def test_writing_what_is_no_bytes(self, data: object) -> None:
-        s = established()
+        s = states.established()
         before = picture(s.engine)
         with pytest.raises(TypeError):
             s.conn.send(data, s.now)  # type: ignore[arg-type]
@@ -234,7 +223,7 @@ class TestConnection:
 
     @pytest.mark.parametrize("how", [-1, 3, 100])
     def test_shutting_down_what_there_is_not(self, how: int) -> None:
-        s = established()
+        s = states.established()
         before = picture(s.engine)
         with pytest.raises(ValueError, match="how"):
             s.conn.shutdown(how, s.now)
@@ -253,13 +242,13 @@ class TestConnection:
         ],
     )
     def test_options_that_are_wrong(self, name: str, value: object, error: type[Exception]) -> None:
-        s = established()
+        s = states.established()
         before = picture(s.engine)
         with pytest.raises(error, match=name):
             s.conn.set_option(name, value, s.now)
         assert picture(s.engine) == before
 
-    @pytest.mark.parametrize("make", [syn_sent, lambda: syn_received(passive=False)])
+    @pytest.mark.parametrize("make", [states.syn_sent, lambda: states.syn_received(passive=False)])
     def test_sending_and_half_closing_before_the_handshake(self, make: Callable[[], Script]) -> None:
         s = make()
         s.send(b"early")
@@ -271,14 +260,17 @@ class TestConnection:
         s.expect("FP. seq=a ack=b", b"early")
         s.expect_state(State.FIN_WAIT_1)
 
-    @pytest.mark.parametrize("make", [established, close_wait, fin_wait_2, last_ack, time_wait, syn_sent])
+    @pytest.mark.parametrize(
+        "make",
+        [states.established, states.close_wait, states.fin_wait_2, states.last_ack, states.time_wait, states.syn_sent],
+    )
     def test_reading_is_allowed_in_every_state(self, make: Callable[[], Script]) -> None:
         s = make()
         assert s.conn.receive() == b"" and s.conn.receive(5) == b"" and s.conn.peek() == b""
         assert s.conn.receive(0) == b""
 
     def test_limits_of_reading(self) -> None:
-        s = established()
+        s = states.established()
         s.recv("P. seq=b ack=a", b"abcdef")
         assert s.conn.receive(0) == b""
         assert s.conn.peek(2) == b"ab" and s.conn.peek() == b"abcdef"
@@ -287,7 +279,18 @@ class TestConnection:
         s.advance(0.04)
         s.take()
 
-    @pytest.mark.parametrize("make", [syn_sent, established, close_wait, fin_wait_2, closing, last_ack, time_wait])
+    @pytest.mark.parametrize(
+        "make",
+        [
+            states.syn_sent,
+            states.established,
+            states.close_wait,
+            states.fin_wait_2,
+            states.closing,
+            states.last_ack,
+            states.time_wait,
+        ],
+    )
     def test_info_is_a_snapshot(self, make: Callable[[], Script]) -> None:
         s = make()
         info = s.conn.info()
@@ -299,7 +302,7 @@ class TestConnection:
         assert info.state != State.CLOSED
 
     def test_the_users_slot(self) -> None:
-        s = established()
+        s = states.established()
         assert s.conn.context is None
         mine = object()
         s.conn.context = mine
@@ -308,7 +311,7 @@ class TestConnection:
         assert s.conn.context is mine
 
     def test_the_observer_hears_of_user_calls(self) -> None:
-        s = syn_sent()
+        s = states.syn_sent()
         s.recv("S. seq=b-1 ack=a mss=1000")
         s.take()
         s.send(b"x")
@@ -323,7 +326,7 @@ class TestConnection:
 
 class TestListener:
     def test_closing_twice(self) -> None:
-        s = listen()
+        s = states.listen()
         assert s.listener is not None
         s.listener.close(s.now)
         s.listener.close(s.now)
@@ -331,7 +334,7 @@ class TestListener:
         assert s.engine.states() == {}
 
     def test_ready_once_for_what_waits(self) -> None:
-        s = listen()
+        s = states.listen()
         for port in (1, 2):
             s.recv("S seq=b-1 mss=1000", port=port)
             s.expect("S. seq=a-1 ack=b *", port=port)
@@ -354,13 +357,13 @@ class TestListener:
 
 
 def aborted() -> Script:
-    s = established()
+    s = states.established()
     s.abort()
     s.take()
     return s
 
 
 def reset() -> Script:
-    s = established()
+    s = states.established()
     s.recv("R seq=b")
     return s

@@ -7,10 +7,12 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from ipaddress import ip_interface
 from types import TracebackType
 from typing import Final, Self
+
+import pytest
 
 from interop.engine_peer import EnginePeer, UtcpConnection
 from interop.matrix import Row
@@ -27,6 +29,7 @@ MS: Final = 1_000_000
 # Who sends the SYN; the rows' second column
 UTCP: Final = "utcp"
 KERNEL: Final = "kernel"
+BOTH_ROLES: Final = pytest.mark.parametrize("opened_by", [UTCP, KERNEL])
 
 _INTERFACES: Final = (ip_interface("10.99.0.1/16"), ip_interface("fd99::1/64"))
 
@@ -80,6 +83,10 @@ class Net:
             yield rule
         finally:
             rule.lift()
+
+    def silence(self, direction: Direction) -> AbstractContextManager[Rule]:
+        """Lose everything that goes in one direction while the context lasts."""
+        return self.rule(direction, anything, times=None)
 
     def pair(
         self,

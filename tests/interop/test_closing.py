@@ -11,13 +11,12 @@ import pytest
 
 from interop.matrix import Row
 from interop.namespace import sysctl
-from interop.net import KERNEL, UTCP, Background, Net, anything, is_fin, is_pure_ack, read_all, read_exactly
+from interop.net import BOTH_ROLES, Background, Net, anything, is_fin, is_pure_ack, read_all, read_exactly
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction
 from utcp.wire.segment import ACK, FIN, Segment
 
-BOTH_ROLES = pytest.mark.parametrize("opened_by", [UTCP, KERNEL])
 # 2MSL of one second: long enough to be seen, short enough to be waited for
 BRIEF = Config(msl=0.5)
 DRAINED = 10_000_000
@@ -28,12 +27,12 @@ DRAINED = 10_000_000
 def test_utcp_closes_first(net: Net, row: Row, opened_by: str) -> None:
     with net.pair(opened_by, BRIEF) as pair:
         pair.check(row, State.ESTABLISHED, "ESTAB")
-        with net.rule(Direction.TO_UTCP, anything, times=None):
+        with net.silence(Direction.TO_UTCP):
             pair.conn.shutdown()
             pair.check(row, State.FIN_WAIT_1, "CLOSE-WAIT")
         pair.check(row, State.FIN_WAIT_2, "CLOSE-WAIT")
         assert pair.sock.recv(1) == b""
-        with net.rule(Direction.TO_KERNEL, anything, times=None):
+        with net.silence(Direction.TO_KERNEL):
             pair.sock.close()
             pair.check(row, State.TIME_WAIT, "LAST-ACK")
         pair.check(row, State.TIME_WAIT, "-")
@@ -47,12 +46,12 @@ def test_utcp_closes_first(net: Net, row: Row, opened_by: str) -> None:
 def test_the_kernel_closes_first(net: Net, row: Row, opened_by: str) -> None:
     with net.pair(opened_by) as pair:
         pair.check(row, State.ESTABLISHED, "ESTAB")
-        with net.rule(Direction.TO_KERNEL, anything, times=None):
+        with net.silence(Direction.TO_KERNEL):
             pair.sock.shutdown(socket.SHUT_WR)
             pair.check(row, State.CLOSE_WAIT, "FIN-WAIT-1")
         pair.check(row, State.CLOSE_WAIT, "FIN-WAIT-2")
         assert pair.conn.wait_eof() == b""
-        with net.rule(Direction.TO_UTCP, anything, times=None):
+        with net.silence(Direction.TO_UTCP):
             pair.conn.close()
             pair.check(row, State.LAST_ACK, "TIME-WAIT")
         pair.check(row, State.CLOSED, "TIME-WAIT")
@@ -298,7 +297,7 @@ def test_the_kernels_last_ack_lost(net: Net, row: Row, opened_by: str) -> None:
 @pytest.mark.row("Losses while closing", "every ACK of utcp's FIN lost", "{opened_by}")
 @BOTH_ROLES
 def test_utcp_gives_up(net: Net, row: Row, opened_by: str) -> None:
-    with net.pair(opened_by, Config(r2=1.0)) as pair, net.rule(Direction.TO_UTCP, anything, times=None):
+    with net.pair(opened_by, Config(r2=1.0)) as pair, net.silence(Direction.TO_UTCP):
         pair.conn.shutdown()
         pair.check(row, State.FIN_WAIT_1, "CLOSE-WAIT")
         pair.check(row, State.CLOSED, "CLOSE-WAIT")

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 import pytest
 
 from interop.matrix import Row
-from interop.net import KERNEL, UTCP, Background, Net, Pair, read_all, read_exactly
+from interop.net import BOTH_ROLES, KERNEL, UTCP, Background, Net, Pair, read_all, read_exactly
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction, Impairments, LinkQuality
 
-BOTH_ROLES = pytest.mark.parametrize("opened_by", [UTCP, KERNEL])
 WINDOWS = "Closed windows"
 NETWORKS = "Bad networks"
 MANY = "Many connections"

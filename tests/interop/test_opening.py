@@ -10,12 +10,10 @@ import pytest
 
 from interop.matrix import Row
 from interop.namespace import sysctl
-from interop.net import KERNEL, MTU, UTCP, Net, Pair, is_pure_ack, is_syn
+from interop.net import BOTH_ROLES, KERNEL, MTU, UTCP, Net, Pair, is_pure_ack, is_syn
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction
-
-BOTH_ROLES = pytest.mark.parametrize("opened_by", [UTCP, KERNEL])
 
 # struct tcp_info: tcpi_options and the two window scales, tcpi_snd_mss, tcpi_rcv_mss (linux/tcp.h)
 _TCPI_TIMESTAMPS = 1

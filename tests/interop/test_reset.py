@@ -10,14 +10,13 @@ import pytest
 
 from interop.matrix import Row
 from interop.namespace import tcp_counters
-from interop.net import KERNEL, UTCP, Net, Pair, anything, is_fin, is_pure_ack, is_rst, is_syn
+from interop.net import BOTH_ROLES, KERNEL, UTCP, Net, Pair, is_fin, is_pure_ack, is_rst, is_syn
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction
 from utcp.gateway.packets import IpHeader, pseudo_sum, set_tcp_checksum
 from utcp.wire.segment import ACK, RST, SYN, Segment
 
-BOTH_ROLES = pytest.mark.parametrize("opened_by", [UTCP, KERNEL])
 IN = "RST from the kernel"
 OUT = "RST from utcp"
 FORGED = "Forged segments (RFC 5961)"
@@ -128,7 +127,7 @@ def test_rst_in_fin_wait_2(net: Net, row: Row, opened_by: str) -> None:
 @pytest.mark.row(IN, "utcp in CLOSING", "{opened_by}")
 @BOTH_ROLES
 def test_rst_in_closing(net: Net, row: Row, opened_by: str) -> None:
-    with net.pair(opened_by) as pair, net.rule(Direction.TO_KERNEL, anything, times=None):
+    with net.pair(opened_by) as pair, net.silence(Direction.TO_KERNEL):
         pair.conn.shutdown()
         pair.sock.shutdown(socket.SHUT_WR)
         pair.check(row, State.CLOSING, "FIN-WAIT-1")
@@ -231,7 +230,7 @@ def test_rst_to_fin_wait_2(net: Net, row: Row, opened_by: str) -> None:
 @pytest.mark.row(OUT, "the kernel in CLOSING", "{opened_by}")
 @BOTH_ROLES
 def test_rst_to_closing(net: Net, row: Row, opened_by: str) -> None:
-    with net.pair(opened_by) as pair, net.rule(Direction.TO_UTCP, anything, times=None):
+    with net.pair(opened_by) as pair, net.silence(Direction.TO_UTCP):
         pair.sock.shutdown(socket.SHUT_WR)
         pair.conn.shutdown()
         pair.check(row, State.FIN_WAIT_1, "CLOSING")

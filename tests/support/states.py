@@ -163,6 +163,39 @@ CONNECTED = [ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT, CLOSING, LAST_ACK]
 """The synchronized states but TIME-WAIT."""
 
 
+def sending(s: Script) -> Script:
+    """The script with 5000 bytes written, as many of them out as may be."""
+    s.conn.send(bytes(5000), s.now)
+    with s.together():
+        pass
+    s.take()
+    return s
+
+
+SITUATIONS: dict[str, Callable[[], Script]] = {
+    "CLOSED": Script,
+    "LISTEN": listen,
+    "SYN-SENT": syn_sent,
+    "SYN-RECEIVED passive": syn_received,
+    "SYN-RECEIVED active": lambda: syn_received(passive=False),
+    "ESTABLISHED": established,
+    "ESTABLISHED with all options": lambda: established(options="sackok ws=5 ts=1/0"),
+    "ESTABLISHED with data out": lambda: sending(established()),
+    "ESTABLISHED with a closed window": lambda: sending(established(wnd=0)),
+    "FIN-WAIT-1": fin_wait_1,
+    "FIN-WAIT-1 orphan": lambda: fin_wait_1(close=True),
+    "FIN-WAIT-2": fin_wait_2,
+    "FIN-WAIT-2 orphan": lambda: fin_wait_2(close=True),
+    "CLOSE-WAIT": close_wait,
+    "CLOSE-WAIT with data out": lambda: sending(close_wait()),
+    "CLOSING": closing,
+    "LAST-ACK": last_ack,
+    "TIME-WAIT": time_wait,
+    "TIME-WAIT with listener and timestamps": lambda: time_wait(passive=True, options="ts=1000/0"),
+}
+"""Every state, and what else there may be in it."""
+
+
 def _script(config: Config | None, a_iss: int | None, b_iss: int | None) -> Script:
     given = {name: iss for name, iss in (("a_iss", a_iss), ("b_iss", b_iss)) if iss is not None}
     return Script(config, **given)
