@@ -33,7 +33,9 @@ class HttpPeer:
         self.name = name
 
     def server(self, workload: Workload) -> list[str]:
-        return worker(self.name, workload, "http_worker", serve_ports=workload.ports)
+        # The kernel's TIME-WAIT lasts for 60 s: one port could run out of pairs
+        count = workload.ports if self.name == "kernel" else 1
+        return worker(self.name, workload, "http_worker", serve_ports=count)
 
     def client(self, workload: Workload, listening: Listening) -> list[str]:
         return worker(self.name, workload, "http_worker", listening=listening)

@@ -28,7 +28,7 @@ class HttpWorkload(Workload):
 
     in_flight: int = 64
     keep_alive: bool = True  # False: a connection for each request
-    ports: int = 8  # so many connections end in TIME-WAIT that one port is not enough for the kernel
+    ports: int = 8  # of the kernel's server; utcp's has one
 
 
 class UtcpLoopStack(KernelStack):
