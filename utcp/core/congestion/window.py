@@ -33,10 +33,14 @@ def initial_window(tcb: Tcb) -> i64:
 
 def restart_after_idle(tcb: Tcb) -> None:
     """Nothing is in flight, and something is about to be sent."""
+    if tcb.congestion is not None and tcb.stack.now - tcb.sent_at > tcb.rto:
+        _restart(tcb)
+
+
+def _restart(tcb: Tcb) -> None:
+    control = _of(tcb)
     idle = tcb.stack.now - tcb.sent_at
-    control = tcb.congestion
-    if idle > tcb.rto and control is not None:
-        _tell(tcb, lambda: control.on_idle(idle, initial_window(tcb), tcb.stack.now))
+    _tell(tcb, lambda: control.on_idle(idle, initial_window(tcb), tcb.stack.now))
 
 
 def on_acked(
