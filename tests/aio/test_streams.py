@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, until
+from aio.protocols import HOST, Accepted, serving, until
 
 Handler = Callable[[utcp.StreamReader, utcp.StreamWriter], Awaitable[None]]
 
@@ -225,3 +225,16 @@ async def test_a_plain_callback_may_take_the_streams() -> None:
         theirs.close()
         assert await reader.read() == b"hello"
         writer.close()
+
+
+async def test_a_writer_that_nobody_holds_any_more_is_closed_with_a_warning() -> None:
+    accepted = Accepted()
+    async with serving(accepted) as port:
+        reader, writer = await utcp.open_connection(HOST, port)
+        writer.write(b"last words")
+        with pytest.warns(ResourceWarning, match="unclosed <StreamWriter"):
+            del writer
+        del reader
+        server = await accepted.get()
+        assert await server.lost is None
+        assert server.data == b"last words"
