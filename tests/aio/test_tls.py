@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 import ssl
+import weakref
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -344,6 +346,24 @@ class TestEnds:
             await endpoint.aclose()
             with pytest.raises(ConnectionAbortedError):
                 await connecting
+
+    async def test_nothing_outlives_a_connection(self, certificates: Certificates) -> None:
+        """Not even until the next garbage collection: no cycle of references is left."""
+        gc.collect()
+        gc.disable()
+        try:
+            async with secure(certificates) as (client, server):
+                traces = [weakref.ref(one.transport) for one in (client, server)]
+                traces += [weakref.ref(one.transport.get_extra_info("ssl_object")) for one in (client, server)]
+                client.transport.close()
+                await client.lost
+                await server.lost
+                await client.transport.closed()
+                del client.transport, server.transport
+            client.made = server.made = None
+            assert [trace() for trace in traces] == [None] * 4
+        finally:
+            gc.enable()
 
     async def test_a_peer_that_closes_while_we_pause(self, certificates: Certificates) -> None:
         async with secure(certificates) as (client, server):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import weakref
 from asyncio import constants
 from asyncio.log import logger
 from typing import TYPE_CHECKING, Any, Final
@@ -29,9 +30,6 @@ LONGEST: Final = 86_400  # seconds
 class TlsLayer(asyncio.Protocol):
     """``protocol`` is who gets what is decrypted; with ``upgrade`` it has long had its ``connection_made``."""
 
-    transport: TlsTransport
-    """What ``protocol`` gets to see, once there is a transport below."""
-
     def __init__(self, tls: Tls, protocol: Any, *, upgrade: bool = False) -> None:
         self.protocol: Any = protocol
         self.reading = True  # not paused by the protocol
@@ -41,6 +39,7 @@ class TlsLayer(asyncio.Protocol):
         self.records = TlsRecords(tls)
         self._tls = tls
         self._below: Transport | None = None
+        self._transport: weakref.ref[TlsTransport] | None = None
         self._loop = asyncio.get_running_loop()
         self._secured: asyncio.Future[None] | None = None  # for whoever waits for the handshake
         self._connected = upgrade  # the protocol has a connection that it can lose
@@ -63,6 +62,20 @@ class TlsLayer(asyncio.Protocol):
                 self.close()
                 raise
         return self.transport, self.protocol
+
+    @property
+    def transport(self) -> TlsTransport:
+        """What ``protocol`` gets to see, once there is a transport below; it has no state of its own, and no cycle of
+        references outlives the connection."""
+        made = None if self._transport is None else self._transport()
+        if made is None:
+            made = TlsTransport(self, self._lower)
+            self._transport = weakref.ref(made)
+        return made
+
+    @property
+    def is_closing(self) -> bool:
+        return self.closed or self._lower.is_closing()
 
     @property
     def can_half_close(self) -> bool:
@@ -88,7 +101,7 @@ class TlsLayer(asyncio.Protocol):
                 self._loop.call_soon(self._deliver, context=self._below._channel.context)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self.transport.is_closing():
+        if self.is_closing:
             if self._writes_in_vain >= constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
                 logger.warning("SSL connection is closed")
             self._writes_in_vain += 1
@@ -103,7 +116,7 @@ class TlsLayer(asyncio.Protocol):
             self._break(error, "Fatal error on SSL protocol")
 
     def write_eof(self) -> None:
-        if self.transport.is_closing() or self.transport.eof_written:
+        if self.is_closing or self._lower.eof_written:
             return
         self._notify()
         self._lower.write_eof()
@@ -133,7 +146,6 @@ class TlsLayer(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._below = transport
-        self.transport = TlsTransport(self, transport)
         transport._channel.tls = self
         transport.set_write_buffer_limits(HIGH_WATER)
         self._timer = self._loop.call_later(self._tls.handshake_timeout, self._handshake_timed_out)
@@ -165,9 +177,10 @@ class TlsLayer(asyncio.Protocol):
             self._error = exc
         if not self.records.handshaken:
             self._wake(self._error or ConnectionAbortedError("Connection aborted during the SSL handshake"))
+        protocol, self.protocol = self.protocol, None
         if self._connected:
             self._connected = False
-            self.protocol.connection_lost(self._error)
+            protocol.connection_lost(self._error)
 
     def pause_writing(self) -> None:
         if self._connected and not self._paused:
@@ -302,7 +315,7 @@ class TlsLayer(asyncio.Protocol):
     def _flush(self) -> int:
         """Give the transport what TLS has to send; returns how many bytes."""
         data = self.records.outgoing()
-        if data and not self.transport.eof_written and not self._lower.is_closing():
+        if data and not self._lower.eof_written and not self._lower.is_closing():
             self._lower.write(data)
         return len(data)
 

@@ -49,7 +49,7 @@ class TlsTransport(Transport):
         return protocol
 
     def is_closing(self) -> bool:
-        return self.layer.closed or self._channel.closing
+        return self.layer.is_closing
 
     def is_reading(self) -> bool:
         return self.layer.reading and not self.is_closing()
