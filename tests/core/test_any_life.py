@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from support.apps import pattern
-from support.lives import nothing_left
+from support.lifecycle import nothing_left
 from utcp.core import invariants
 from utcp.core.config import Config
 from utcp.core.connection import Connection

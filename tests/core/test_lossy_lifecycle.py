@@ -7,7 +7,7 @@ import random
 import pytest
 
 from support.apps import Peer, pattern
-from support.lives import PATIENT, Lifecycle, nothing_left
+from support.lifecycle import PATIENT, Lifecycle, nothing_left
 from utcp.core import invariants
 from utcp.core.config import Config
 from utcp.core.connection import Connection

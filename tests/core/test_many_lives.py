@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from support.lives import GRACEFUL, ROUGH, Life, report
+from support.lives import Life, report
+from support.ways import GRACEFUL, ROUGH
 
 SEEDS = 500
 DEEP_SEEDS = 10_000

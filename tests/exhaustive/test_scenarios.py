@@ -7,6 +7,7 @@ printed by ``python -m utcp.check``, for whoever has looked why.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -54,6 +55,13 @@ def assert_proven(result: Result) -> None:
 
 def test_the_table_has_every_scenario() -> None:
     assert STATES.keys() == SCENARIOS.keys()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/exhaustive.md"])
+def test_the_pages_have_the_sums(page: str) -> None:
+    text = (Path(__file__).parents[2] / page).read_text()
+    for column in zip(*STATES.values(), strict=True):
+        assert f"| {sum(column):,} |" in text
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

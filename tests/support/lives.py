@@ -9,30 +9,20 @@ from __future__ import annotations
 import argparse
 import random
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from support.apps import Peer, pattern
+from support.lifecycle import PATIENT, nothing_left, resets
+from support.ways import GRACEFUL, ROUGH
 from utcp.core import invariants
 from utcp.core.config import Config
 from utcp.core.connection import Connection
 from utcp.core.listener import Listener
-from utcp.core.states import State
 from utcp.sim import Fate, Host, Network
 from utcp.wire.segment import RST
 
 SECOND = 10**9
-# At 50 % loss three tries in four fail: patience, and a TIME-WAIT that outlives a long back-off of the last FIN
-PATIENT = Config(
-    r2=3600,
-    syn_r2=3600,
-    syn_ack_timeout=3600,
-    orphan_timeout=3600,
-    close_timeout=3600,
-    fin_timeout=3600,
-    msl=600,
-)
 VARIANTS: tuple[dict[str, Any], ...] = (
     {},
     {"timestamps": False},
@@ -43,62 +33,6 @@ VARIANTS: tuple[dict[str, Any], ...] = (
     {"max_segment_size": 200, "initial_window": 2},
     {"rto_min": 1.0, "rfc1337": False, "challenge_ack_interval": 0},
 )
-
-
-class Lifecycle:
-    """A client and a server, one connection, and what either application saw."""
-
-    def __init__(self, network: Network, config: Config | None = None) -> None:
-        self.network = network
-        self.client_host = network.host("client", config)
-        self.server_host = network.host("server", config)
-        self.client: Peer | None = None
-        self.server: Peer | None = None
-
-    def start(self, client: Peer, server: Peer, port: int = 80) -> None:
-        self.client, self.server = client, server
-        self.server_host.listen(port, lambda connection: server)
-        self.client_host.connect(self.server_host, port, client)
-
-    def run(self, limit: float = 86_400) -> None:
-        """To the end of everything, TIME-WAIT included."""
-        network = self.network
-        ended = network.run_to_the_end(limit=limit)
-        assert ended, f"something goes on for ever\n{network.ladder()}"
-        for peer in (self.client, self.server):
-            assert peer is not None and peer.complete, f"{peer}\n{network.ladder()}"
-        for host in (self.client_host, self.server_host):
-            nothing_left(host)
-
-    def resets(self) -> list[str]:
-        """RSTs but for those of a side that is CLOSED already: it answers what arrives late, and TIME-WAIT on the
-        other side does not mind (RFC 1337)."""
-        assert self.client is not None and self.server is not None
-        closed_at = {"client": self.client.closed_at, "server": self.server.closed_at}
-        return resets(self.network, closed_at)
-
-
-def resets(network: Network, before: dict[str, int]) -> list[str]:
-    """The RSTs that each host sent before that instant."""
-    return [
-        str(packet) for packet in network.trace if packet.sent_at < before[packet.src] and packet.segment.flags & RST
-    ]
-
-
-def nothing_left(host: Host) -> None:
-    """No connection, no timer, no record, no byte, nothing to send; listeners excepted."""
-    engine = host.engine
-    stack = engine.stack
-    assert {state for state, n in engine.states().items() if n} <= {State.LISTEN}, f"left behind: {engine.states()}"
-    assert list(engine.connections()) == []
-    assert engine.next_timeout() is None
-    assert not engine.pending() and engine.ready() == []
-    assert (engine.memory, engine.time_wait_count, stack.orphans, stack.half_open) == (0, 0, 0, 0)
-    assert not any(stack.slots)
-    for peer in host.network.hosts.values():
-        route = stack.paths.get(host.path_to(peer))
-        assert route is not None and (route.users, route.connecting) == (0, 0)
-    invariants.check(engine)
 
 
 @dataclass
@@ -229,136 +163,6 @@ def end(connection: Connection, now: int) -> None:
         connection.abort(now)
     else:
         connection.close(now, flush=True)
-
-
-# Ways to end. In a graceful one every byte arrives, whatever is lost on the way; in the others what arrives is a
-# prefix of what was sent (Peer sees to it), and nothing is left behind.
-
-
-def client_first(life: Life) -> None:
-    life.open()
-
-
-def server_first(life: Life) -> None:
-    life.client.ends_when, life.server.ends_when = "eof", "written"
-    life.open()
-
-
-def both(life: Life) -> None:
-    life.server.ends_when = "written"
-    life.open()
-
-
-def half_close_and_drain(life: Life) -> None:
-    life.server.answers_at_eof = True
-    life.open()
-
-
-def close_with_data_queued(life: Life) -> None:
-    """As asyncio's close: the other end has said all it had to say."""
-    life.client.closes, life.client.ends_when, life.server.ends_when = True, "eof", "written"
-    life.client.answers_at_eof = True
-    life.open()
-
-
-def close_first(life: Life) -> None:
-    """The closer has no user any more in FIN-WAIT-1, FIN-WAIT-2 and TIME-WAIT."""
-    life.client.closes, life.client.incoming, life.server.outgoing = True, b"", b""
-    life.open()
-
-
-def linger_in_time(life: Life) -> None:
-    close_first_config = replace(life.hosts[0].engine.config, linger=86_400)
-    life.client.closes, life.client.incoming, life.server.outgoing = True, b"", b""
-    life.open(close_first_config)
-
-
-def simultaneous_open(life: Life) -> None:
-    life.server.ends_when = life.rng.choice(["eof", "written"])
-    client, server = life.hosts
-    life.client.connection = client.connect(server, 80, life.client, local_port=70)
-    life.server.connection = server.connect(client, 70, life.server, local_port=80)
-
-
-def some_time(life: Life) -> None:
-    life.network.run_for(life.rng.choice([0.0, 0.05, 0.5, 5.0, 50.0]))
-
-
-def abort(life: Life) -> None:
-    life.open()
-    some_time(life)
-    connection = life.rng.choice([life.client, life.server]).connection
-    if connection is not None:
-        connection.abort(life.network.now)
-    some_time(life)
-
-
-def close_while_data_comes(life: Life) -> None:
-    life.open()
-    some_time(life)
-    connection = life.client.connection
-    assert connection is not None
-    connection.context = None
-    connection.close(life.network.now)
-    some_time(life)
-
-
-def unread_data(life: Life) -> None:
-    life.server.reads = False
-    life.open()
-    some_time(life)
-    if life.server.connection is not None:
-        life.server.connection.close(life.network.now, flush=life.rng.random() < 0.5)
-    some_time(life)
-
-
-def linger_zero(life: Life) -> None:
-    life.client.closes = True
-    life.open(replace(life.hosts[0].engine.config, linger=0))
-    some_time(life)
-
-
-def linger_too_short(life: Life) -> None:
-    life.client.closes, life.client.incoming, life.server.outgoing = True, b"", b""
-    life.open(replace(life.hosts[0].engine.config, linger=life.rng.choice([0.01, 0.5, 5.0])))
-    some_time(life)
-
-
-def listener_closes(life: Life) -> None:
-    """Often while the handshake is going on; a connection that was accepted goes on."""
-    life.open()
-    some_time(life)
-    assert life.listener is not None
-    life.listener.close(life.network.now)
-    some_time(life)
-
-
-def silence(life: Life) -> None:
-    life.open()
-    some_time(life)
-    life.network.partition(*life.hosts)
-    some_time(life)
-
-
-GRACEFUL: dict[str, Callable[[Life], None]] = {
-    "client first": client_first,
-    "server first": server_first,
-    "both at once": both,
-    "half-close and drain": half_close_and_drain,
-    "close with data queued": close_with_data_queued,
-    "close first": close_first,
-    "linger, in time": linger_in_time,
-    "simultaneous open": simultaneous_open,
-}
-ROUGH: dict[str, Callable[[Life], None]] = {
-    "abort": abort,
-    "close while data comes": close_while_data_comes,
-    "unread data": unread_data,
-    "linger 0": linger_zero,
-    "linger too short": linger_too_short,
-    "listener closes": listener_closes,
-    "silence for good": silence,
-}
 
 
 def report(outcomes: list[Outcome]) -> str:
