@@ -25,7 +25,8 @@ class Diary(CongestionControl):
         self.events: list[tuple[Any, ...]] = []
 
     def on_ack(self, ack: Ack) -> None:
-        self.acks.append({name: getattr(ack, name) for name in Ack.__slots__})
+        names = (name for name in dir(Ack) if not name.startswith("_"))
+        self.acks.append({name: getattr(ack, name) for name in names})
 
     def on_congestion_event(self, kind: int, flight: int, now: int) -> None:
         self.remember()
