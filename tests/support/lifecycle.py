@@ -70,7 +70,7 @@ def nothing_left(host: Host) -> None:
     assert engine.next_timeout() is None
     assert not engine.pending() and engine.ready() == []
     assert (engine.memory, engine.time_wait_count, stack.orphans, stack.half_open) == (0, 0, 0, 0)
-    assert not any(stack.slots)
+    assert not any(stack.connections.slots)
     for peer in host.network.hosts.values():
         route = stack.paths.get(host.path_to(peer))
         assert route is not None and (route.users, route.connecting) == (0, 0)

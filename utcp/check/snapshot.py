@@ -62,7 +62,10 @@ _Record = tuple[int, int, int, int, bool, int, int, int, int]
 
 def _lift(stack: Any) -> tuple[list[tuple[int, int]], list[_Record]]:
     """Take the timer wheel and the TIME-WAIT table out; what is in them, as their ``insert`` takes it."""
-    armed = [(tcb.armed_at, tcb.slot) for tcb in stack.by_key.values()]
+    connections = stack.connections
+    armed = [
+        (connections.armed[slot] if tcb is None else tcb.armed_at, slot) for slot, tcb in enumerate(connections.slots)
+    ]
     table: TimeWaitTable = stack.time_wait
     duration = 2 * stack.policy.msl
     records = []

@@ -141,7 +141,7 @@ class End:
             return NEVER
         stack = self.engine.stack
         expiry = stack.time_wait.next_deadline()
-        instants = [earliest_deadline(tcb) for tcb in stack.by_key.values()]
+        instants = [earliest_deadline(tcb) for tcb in stack.connections.values()]
         return min(instants + [expiry] * (expiry >= 0), default=NEVER)
 
     @property

@@ -44,7 +44,7 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
         drop(stack, seg, start, end, route.index, "port-zero")
         return
     key = connection_key(route.index, seg.dst_port, seg.src_port)
-    tcb = stack.by_key.get(key)
+    tcb = stack.connections.get(key)
     if tcb is not None:
         tcb.segments_in += 1
         if route.soft_error:
@@ -70,7 +70,8 @@ def _no_connection_arrives(stack: Stack, route: Path, key: i64, seg: Segment) ->
         reason = listen_arrives(stack, route, listener, seg, old_snd_nxt)
         if reason != COOKIE:
             return reason
-        tcb = stack.by_key[key]
+        tcb = stack.connections.get(key)
+        assert tcb is not None
         mark_dirty(tcb)
         return _connection_arrives(tcb, seg)
     if not seg.flags & (ACK | RST | SYN):

@@ -1,6 +1,7 @@
 """Deadlines: independent ones per connection, one entry per connection in the engine's timer wheel.
 
-An entry is never cancelled. It counts only while ``tcb.armed_at`` says so; any other is stale and skipped.
+An entry is never cancelled. It counts only while ``tcb.armed_at`` says so; any other is stale and skipped. One that a
+connection leaves behind counts for the next one in its slot: connections of a few milliseconds hardly need timers.
 What happens when a deadline has passed is in ``utcp.core.timeouts``.
 """
 

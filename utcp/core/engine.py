@@ -13,7 +13,9 @@ from utcp.core.arrives import segment_arrives
 from utcp.core.closing import abort
 from utcp.core.config import CONNECTION_OPTIONS, Config, changed, policy_of
 from utcp.core.connection import Connection
+from utcp.core.connection_table import ConnectionTable
 from utcp.core.counters import Counters
+from utcp.core.deadlines import arm, earliest_deadline
 from utcp.core.handshake import offer_options, set_smss
 from utcp.core.isn import choose_initial_numbers, raise_iss_above
 from utcp.core.listener import Listener
@@ -145,19 +147,19 @@ class Engine:
 
     def connections(self) -> Iterator[Connection]:
         """Every live connection, embryonic ones too; TIME-WAIT records are in ``states`` only."""
-        return iter([_connection(tcb) for tcb in self._stack.by_key.values()])
+        return iter([_connection(tcb) for tcb in self._stack.connections.values()])
 
     def connection(self, path: int, local_port: int, remote_port: int) -> Connection | None:
-        tcb = self._stack.by_key.get(connection_key(path, local_port, remote_port))
+        tcb = self._stack.connections.get(connection_key(path, local_port, remote_port))
         return None if tcb is None else _connection(tcb)
 
     def connection_count(self) -> int:
-        return len(self._stack.by_key)
+        return len(self._stack.connections)
 
     def states(self) -> dict[State, int]:
         """How many connections are in each state; LISTEN counts listeners, TIME-WAIT records."""
         counts: dict[State, int] = {}
-        for tcb in self._stack.by_key.values():
+        for tcb in self._stack.connections.values():
             state = State(tcb.st)
             counts[state] = counts.get(state, 0) + 1
         if len(self._stack.time_wait) > 0:
@@ -220,7 +222,7 @@ class Engine:
         route.soft_error = str(PathError(kind))
         if kind not in (PathError.PORT_UNREACHABLE, PathError.ADMIN_PROHIBITED) or route.connecting == 0:
             return
-        for tcb in list(stack.by_key.values()):
+        for tcb in stack.connections.values():
             if tcb.route is route and tcb.st == SYN_SENT:
                 enter_closed(tcb, REFUSED, refused())
 
@@ -230,7 +232,7 @@ class Engine:
         if mtu <= 0 or payload >= route.max_payload:
             return
         route.max_payload = payload
-        for tcb in self._stack.by_key.values():
+        for tcb in self._stack.connections.values():
             if tcb.route is not route or tcb.st < SYN_RECEIVED:
                 continue
             set_smss(tcb)
@@ -244,18 +246,26 @@ class Engine:
         """Act on the deadlines that have passed. Early and spurious calls are harmless."""
         stack = self._stack
         stack.now = max(stack.now, now)
+        connections = stack.connections
         wheel = stack.wheel
         due = wheel.collect(stack.now)
         i: i64 = 0
         while i < due:
-            tcb = stack.slots[wheel.due_slots[i]]
-            if tcb is not None and tcb.armed_at == wheel.due_deadlines[i]:
+            slot = wheel.due_slots[i]
+            tcb = connections.slots[slot]
+            if tcb is None:
+                if connections.armed[slot] == wheel.due_deadlines[i]:
+                    connections.armed[slot] = NEVER
+            elif tcb.armed_at == wheel.due_deadlines[i]:
                 tcb.armed_at = NEVER
-                run_deadlines(tcb)
+                if earliest_deadline(tcb) <= stack.now:
+                    run_deadlines(tcb)
+                else:
+                    arm(tcb)  # the deadline has moved, or it was that of another connection before this one
             i += 1
         self._more_expiries = expire_time_wait(stack, EXPIRE_AT_ONCE)
-        if not stack.by_key and len(stack.slots) > FEW_SLOTS and len(wheel) == 0:
-            stack.forget_slots()
+        if len(connections) == 0 and len(connections.slots) > FEW_SLOTS and len(wheel) == 0:
+            stack.connections = ConnectionTable(stack.hash_seed)  # memory that many connections have left empty
 
     # User calls: raise at once when they are wrong, with nothing changed
 
@@ -277,7 +287,7 @@ class Engine:
         if stack.crowded():
             stack.counters.connections_refused += 1
             raise OSError(
-                errno.ENOBUFS, f"No buffer space available: {len(stack.by_key)} connections (max_connections)"
+                errno.ENOBUFS, f"No buffer space available: {len(stack.connections)} connections (max_connections)"
             )
         policy = self._policy(config)
         if local_port == 0:
@@ -317,7 +327,7 @@ class Engine:
         """Whether a pair of ports is unused on a path, or may be taken over from TIME-WAIT."""
         stack = self._stack
         key = connection_key(route.index, local_port, port)
-        if key in stack.by_key:
+        if key in stack.connections:
             return False
         record = stack.time_wait.find(key)
         return record < 0 or reusable_locally(stack, route, record, local_port, port, timestamps)
@@ -347,7 +357,7 @@ class Engine:
         stack = self._stack
         if name not in Config.__dataclass_fields__:
             raise ValueError(f"{name}: no such option")
-        conns = [_connection(tcb) for tcb in stack.by_key.values()] if name in CONNECTION_OPTIONS else []
+        conns = [_connection(tcb) for tcb in stack.connections.values()] if name in CONNECTION_OPTIONS else []
         # Few policies are shared by many connections
         policies = {stack.policy}
         policies.update([listener.policy for listener in stack.listeners.values()], [conn.policy for conn in conns])

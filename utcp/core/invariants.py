@@ -17,7 +17,7 @@ def check(engine: Engine) -> None:
     """
     stack = engine.stack
     wheel_at = stack.wheel.next_deadline()
-    for tcb in stack.by_key.values():
+    for tcb in stack.connections.values():
         if tcb.dirty:
             continue
         _check_sequence_variables(tcb)
@@ -35,12 +35,12 @@ def check(engine: Engine) -> None:
         assert tcb.st not in (CLOSED, LISTEN, TIME_WAIT), f"{tcb!r} should have left the engine"
         unread = 0 if tcb.receive_queue is None else tcb.receive_queue.size
         assert tcb.held == unread + (0 if tcb.reassembly is None else tcb.reassembly.held), f"{tcb!r}: miscounted"
-        assert stack.slots[tcb.slot] is tcb, f"{tcb!r} is not in its slot"
-    live = sum(1 for tcb in stack.slots if tcb is not None)
-    assert live == len(stack.by_key), "slots and keys disagree"
-    assert stack.half_open == sum(1 for tcb in stack.by_key.values() if tcb.passive and tcb.st == SYN_RECEIVED)
-    assert stack.held == sum(tcb.held for tcb in stack.by_key.values()), "bytes held are miscounted"
-    assert stack.orphans == sum(1 for tcb in stack.by_key.values() if tcb.orphan), "orphans are miscounted"
+        assert stack.connections.slots[tcb.slot] is tcb, f"{tcb!r} is not in its slot"
+    live = sum(1 for tcb in stack.connections.slots if tcb is not None)
+    assert live == len(stack.connections), "slots and keys disagree"
+    assert stack.half_open == sum(1 for tcb in stack.connections.values() if tcb.passive and tcb.st == SYN_RECEIVED)
+    assert stack.held == sum(tcb.held for tcb in stack.connections.values()), "bytes held are miscounted"
+    assert stack.orphans == sum(1 for tcb in stack.connections.values() if tcb.orphan), "orphans are miscounted"
 
 
 def _check_sequence_variables(tcb: Tcb) -> None:

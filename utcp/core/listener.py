@@ -68,7 +68,7 @@ class Listener:
         stack = self.stack
         stack.now = max(stack.now, now)
         del stack.listeners[self.port]
-        for tcb in list(stack.by_key.values()):
+        for tcb in stack.connections.values():
             if tcb.listener is self and tcb.st == SYN_RECEIVED:
                 abort(tcb, NOT_ACCEPTED, None)
         while self._queue:

@@ -6,7 +6,7 @@ its order is secret.
 
 from __future__ import annotations
 
-from hashlib import blake2b
+from hashlib import shake_256
 from typing import Final, final
 
 from librt.strings import read_i32_be
@@ -15,6 +15,7 @@ from mypy_extensions import i32, i64
 
 FIRST_EPHEMERAL: Final = 1024  # RFC 6056 3.2: the whole range but the well-known ports
 LAST_EPHEMERAL: Final = 65_535
+_BLOCK: Final = 4096  # random bytes made at a time: a call of hashlib costs as much as a connection's whole handshake
 EPHEMERAL_PORTS: Final = LAST_EPHEMERAL - FIRST_EPHEMERAL + 1
 
 
@@ -50,10 +51,10 @@ class PortRing:
         return port
 
     def _random(self) -> i64:
-        """32 bits of a keyed hash in counter mode; for a range of 16 bits the bias is below 2**-16."""
+        """32 bits of a secret stream; for a range of 16 bits the bias is below 2**-16."""
         if self._used == len(self._block):
-            count = int(self._blocks).to_bytes(8, "big")
-            self._block = blake2b(count, key=self._secret[:64], person=b"utcp ports").digest()
+            what = b"utcp ports" + int(self._blocks).to_bytes(8, "big") + self._secret
+            self._block = shake_256(what).digest(_BLOCK)
             self._blocks += 1
             self._used = 0
         word: i64 = i64(read_i32_be(self._block, self._used)) & 0xFFFFFFFF

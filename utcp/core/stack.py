@@ -9,6 +9,7 @@ from mypy_extensions import i64
 
 from utcp.core.config import Config, Policy, policy_of
 from utcp.core.congestion.control import Ack
+from utcp.core.connection_table import ConnectionTable
 from utcp.core.counters import Counters
 from utcp.core.observer import Observer
 from utcp.core.paths import Paths
@@ -53,10 +54,8 @@ class Stack:
         self.wheel: TimerWheel = TimerWheel()
         self.time_wait: TimeWaitTable = TimeWaitTable(hash_seed)
         self.listeners: dict[int, Listener] = {}
-        # Connections by (path, local port, remote port) packed into one integer, and by slot number
-        self.by_key: dict[int, Tcb] = {}
-        self.slots: list[Tcb | None] = []
-        self.free_slots: list[int] = []
+        self.hash_seed: i64 = hash_seed
+        self.connections: ConnectionTable = ConnectionTable(hash_seed)
         self.dirty: list[Tcb] = []  # those for which ``output`` has something to look at
         self.ready: list[Tcb] = []
         self.ready_listeners: list[Listener] = []
@@ -70,15 +69,9 @@ class Stack:
         self.challenge_window_at: i64 = -NEVER
         self.challenge_budget: i64 = 0
 
-    def forget_slots(self) -> None:
-        """Give back the memory of tables that many connections have left empty. No timer may refer to a slot."""
-        self.slots = []
-        self.free_slots = []
-        self.by_key = {}
-
     def crowded(self) -> bool:
         """No room for one more connection."""
-        return len(self.by_key) >= self.policy.max_connections
+        return len(self.connections) >= self.policy.max_connections
 
     def ts_now(self, offset: i64) -> i64:
         """The TSval of this instant (RFC 7323 5.4: one tick a millisecond)."""

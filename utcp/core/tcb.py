@@ -151,7 +151,7 @@ class Tcb:
         self.local_port: i64 = local_port
         self.remote_port: i64 = remote_port
         self.key: i64 = key
-        self.slot: i64 = NOBODY  # index in stack.slots while the engine holds the connection
+        self.slot: i64 = NOBODY  # its number in stack.connections while the engine holds the connection
         self.policy: Policy = policy
         self.st: i64 = CLOSED
         self.passive: bool = False

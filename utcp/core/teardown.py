@@ -11,6 +11,7 @@ from utcp.core.output import send_ack
 from utcp.core.stack import NEVER, Stack
 from utcp.core.states import CLOSED, CLOSED_BIT, SYN_RECEIVED, SYN_SENT, TIME_WAIT
 from utcp.core.tcb import Tcb, mark_ready
+from utcp.core.trains import NOBODY
 from utcp.core.transition import set_state
 
 # Why a connection ended: what observers and CloseInfo say
@@ -82,15 +83,8 @@ def time_wait_ended(stack: Stack, key: i64) -> None:
 
 
 def adopt(tcb: Tcb) -> None:
-    """Put a new TCB into the engine's tables."""
-    stack = tcb.stack
-    if stack.free_slots:
-        tcb.slot = stack.free_slots.pop()
-        stack.slots[tcb.slot] = tcb
-    else:
-        tcb.slot = len(stack.slots)
-        stack.slots.append(tcb)
-    stack.by_key[tcb.key] = tcb
+    """Put a new TCB into the engine's table."""
+    tcb.stack.connections.add(tcb)
     tcb.route.users += 1
 
 
@@ -108,10 +102,8 @@ def _release(tcb: Tcb) -> None:
     stack = tcb.stack
     if tcb.slot < 0:
         return
-    del stack.by_key[tcb.key]
-    stack.slots[tcb.slot] = None
-    stack.free_slots.append(tcb.slot)
-    tcb.slot = -1
+    stack.connections.remove(tcb)
+    tcb.slot = NOBODY
     tcb.armed_at = NEVER
     disarm(tcb)
     tcb.route.users -= 1

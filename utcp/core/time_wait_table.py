@@ -272,8 +272,8 @@ class _Buckets:
 
     def __init__(self, records: _Records, seed: int) -> None:
         self._records: _Records = records
-        self._multiplier: i64 = _odd_number(seed)
-        self._multiplier_2: i64 = _odd_number(seed + 1)
+        self._multiplier: i64 = odd_number(seed)
+        self._multiplier_2: i64 = odd_number(seed + 1)
         self._groups: vec[vec[i32]] = vec[vec[i32]]([_empty_group()])  # the first record of each bucket
         self._size: i64 = _GROUP  # buckets
         self._mask: i64 = _GROUP - 1  # all ones, at least _size - 1
@@ -373,7 +373,7 @@ def _empty_group() -> vec[i32]:
     return vec[i32]([i32(_NONE)] * _GROUP)
 
 
-def _odd_number(seed: int) -> int:
+def odd_number(seed: int) -> int:
     """63 pseudo-random bits of which the last is set (splitmix64)."""
     mask = 0xFFFFFFFFFFFFFFFF
     z = (seed + 0x9E3779B97F4A7C15) & mask
