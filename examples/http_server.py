@@ -47,7 +47,8 @@ def site(directory: Path) -> web.Application:
 
 async def get(url: str) -> int:
     """Print what is there; the exit code."""
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
+    connector = aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver())  # the loop's, though aiodns may be installed
+    async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as response:
         sys.stdout.buffer.write(await response.read())
         return 0 if response.ok else 1
 

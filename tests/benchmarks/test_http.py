@@ -39,11 +39,11 @@ async def test_the_kernel_does_the_same_work(keep_alive: bool) -> None:
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    assert http.main(["--seconds", "0.2", "--rounds", "2", "--in-flight", "2", "--msl", "0.1", "--json"]) == 0
+    assert http.main(["--seconds", "0.2", "--rounds", "1", "--in-flight", "2", "--msl", "0.1", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
     for mode in ("new connections", "keep-alive"):
         for stack in ("utcp", "kernel"):
-            assert len(whole[mode][stack]["rates"]) == 2
+            assert whole[mode][stack]["rates"] == [whole[mode][stack]["rate"]]
         assert whole[mode]["ratio"] == pytest.approx(whole[mode]["utcp"]["rate"] / whole[mode]["kernel"]["rate"])
     assert whole["keep-alive"]["workload"]["in_flight"] == 2
     assert whole["header"]["compiled"] == utcp.__compiled__

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
+import aiohttp
 from aiohttp import web
 
 from libraries.carried import HOST, NAME, kernel_refuses
@@ -21,6 +22,11 @@ async def hello(request: web.Request) -> web.Response:
 
 async def echo(request: web.Request) -> web.Response:
     return web.Response(body=await request.read())
+
+
+def session(**kwargs: Any) -> aiohttp.ClientSession:
+    """aiohttp's client; ``kwargs`` are its connector's. Where aiodns is installed it has to be told to ask the loop."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=aiohttp.ThreadedResolver(), **kwargs))
 
 
 @asynccontextmanager

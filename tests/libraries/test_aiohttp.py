@@ -6,8 +6,9 @@ import asyncio
 import io
 import socket
 import ssl
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import pytest
@@ -15,8 +16,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 import utcp
-from libraries.apps import BODY, HELLO, hello, site
-from libraries.carried import NAME, Carried, kernel_refuses
+from libraries.apps import BODY, HELLO, hello, session, site
+from libraries.carried import HOST, NAME, Carried, kernel_refuses
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -39,38 +40,51 @@ async def echo_messages(request: web.Request) -> web.WebSocketResponse:
 
 
 async def test_requests_on_one_connection(carried: Carried) -> None:
-    async with site() as url, aiohttp.ClientSession() as session:
+    async with site() as url, session() as client:
         for _ in range(5):
-            async with session.get(url) as response:
+            async with client.get(url) as response:
                 assert (response.status, await response.text()) == (200, HELLO)
         assert carried.connections == 1
         assert carried.bytes > 5 * len(HELLO)
 
 
+@pytest.mark.parametrize("base", ["asyncio", "uvloop"])
+def test_a_host_by_its_address(base: Literal["asyncio", "uvloop"]) -> None:
+    """URLs as ever, and no resolver, whichever is installed."""
+
+    async def main() -> None:
+        carried = Carried()
+        async with site() as url, aiohttp.ClientSession() as client, client.get(url.replace(NAME, HOST)) as response:
+            assert await response.text() == HELLO
+            assert carried.connections == 1
+
+    with asyncio.Runner(loop_factory=partial(utcp.new_event_loop, {HOST}, base=base)) as runner:
+        runner.run(main())
+
+
 async def test_a_connection_for_each_request(carried: Carried) -> None:
-    connector = aiohttp.TCPConnector(force_close=True)
-    async with site() as url, aiohttp.ClientSession(connector=connector) as session:
+    async with site() as url, session(force_close=True) as client:
         for number in range(5):
-            async with session.get(url) as response:
+            async with client.get(url) as response:
                 assert await response.text() == HELLO
             assert carried.connections == number + 1
 
 
 async def test_requests_at_the_same_time(carried: Carried) -> None:
     async def fetch() -> str:
-        async with session.get(url) as response:
+        async with client.get(url) as response:
             return await response.text()
 
-    async with site() as url, aiohttp.ClientSession() as session:
+    async with site() as url, session() as client:
         assert await asyncio.gather(*[fetch() for _ in range(50)]) == [HELLO] * 50
         assert 1 < carried.connections <= 50
 
 
 async def test_large_bodies_both_ways(carried: Carried) -> None:
-    async with site(web.get("/stream", stream)) as url, aiohttp.ClientSession() as session:
-        async with session.post(f"{url}/echo", data=io.BytesIO(BODY)) as response:
+    async with site(web.get("/stream", stream)) as url, session() as client:
+        async with client.post(f"{url}/echo", data=io.BytesIO(BODY)) as response:
             assert await response.read() == BODY
-        async with session.get(f"{url}/stream") as response:
+        async with client.get(f"{url}/stream") as response:
             assert await response.read() == BODY
         assert carried.bytes > 3 * len(BODY)
 
@@ -83,18 +97,18 @@ async def test_a_file(carried: Carried, tmp_path: Path) -> None:
     async def send_file(request: web.Request) -> web.FileResponse:
         return web.FileResponse(path)
 
-    async with site(web.get("/file", send_file)) as url, aiohttp.ClientSession() as session:
-        async with session.get(f"{url}/file") as response:
+    async with site(web.get("/file", send_file)) as url, session() as client:
+        async with client.get(f"{url}/file") as response:
             assert await response.read() == BODY
-        async with session.get(f"{url}/file", headers={"Range": "bytes=1000000-1000999"}) as response:
+        async with client.get(f"{url}/file", headers={"Range": "bytes=1000000-1000999"}) as response:
             assert (response.status, await response.read()) == (206, BODY[1_000_000:1_001_000])
         assert carried.connections == 1
         assert carried.bytes > len(BODY)
 
 
 async def test_websocket(carried: Carried) -> None:
-    async with site(web.get("/ws", echo_messages)) as url, aiohttp.ClientSession() as session:
-        async with session.ws_connect(f"{url}/ws", max_msg_size=0) as websocket:
+    async with site(web.get("/ws", echo_messages)) as url, session() as client:
+        async with client.ws_connect(f"{url}/ws", max_msg_size=0) as websocket:
             await websocket.send_str("hello")
             assert await websocket.receive_str() == "HELLO"
             await websocket.send_bytes(BODY[:1_000_000])
@@ -113,37 +127,35 @@ async def test_https(carried: Carried, server_tls: ssl.SSLContext, client_tls: s
         assert request.secure
         return web.FileResponse(path)
 
-    connector = aiohttp.TCPConnector(ssl=client_tls)
-    async with site(web.get("/file", send_file), tls=server_tls) as url:
-        async with aiohttp.ClientSession(connector=connector) as session:
-            for _ in range(2):
-                async with session.get(url) as response:
-                    assert await response.text() == HELLO
-            async with session.get(f"{url}/file") as response:
-                assert await response.read() == BODY
+    async with site(web.get("/file", send_file), tls=server_tls) as url, session(ssl=client_tls) as client:
+        for _ in range(2):
+            async with client.get(url) as response:
+                assert await response.text() == HELLO
+        async with client.get(f"{url}/file") as response:
+            assert await response.read() == BODY
         assert carried.connections == 1
         assert carried.bytes > len(BODY)
 
 
 async def test_https_without_the_right_authority(server_tls: ssl.SSLContext) -> None:
-    async with site(tls=server_tls) as url, aiohttp.ClientSession() as session:
+    async with site(tls=server_tls) as url, session() as client:
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
-            await session.get(url)
+            await client.get(url)
 
 
 async def test_a_server_that_is_not_there(udp_socket: socket.socket) -> None:
     port = udp_socket.getsockname()[1]
     udp_socket.close()
-    async with aiohttp.ClientSession() as session:
+    async with session() as client:
         with pytest.raises(aiohttp.ClientConnectorError) as caught:
-            await session.get(f"http://{NAME}:{port}/")
+            await client.get(f"http://{NAME}:{port}/")
     assert isinstance(caught.value.os_error, ConnectionRefusedError)
 
 
 async def test_a_name_that_nobody_knows() -> None:
-    async with aiohttp.ClientSession() as session:
+    async with session() as client:
         with pytest.raises(aiohttp.ClientConnectorDNSError):
-            await session.get("http://no-such-host.invalid.utcp/")
+            await client.get("http://no-such-host.invalid.utcp/")
 
 
 async def test_a_server_that_dies_in_the_middle() -> None:
@@ -156,8 +168,8 @@ async def test_a_server_that_dies_in_the_middle() -> None:
         request.transport.abort()
         return response
 
-    async with site(web.get("/die", die)) as url, aiohttp.ClientSession() as session:
-        response = await session.get(f"{url}/die")
+    async with site(web.get("/die", die)) as url, session() as client:
+        response = await client.get(f"{url}/die")
         assert response.status == 200
         with pytest.raises(aiohttp.ClientPayloadError):
             await response.read()
@@ -174,9 +186,9 @@ async def test_a_client_that_gives_up_cancels_the_handler() -> None:
             raise
         raise AssertionError
 
-    async with site(web.get("/sleep", sleep), handler_cancellation=True) as url, aiohttp.ClientSession() as session:
+    async with site(web.get("/sleep", sleep), handler_cancellation=True) as url, session() as client:
         with pytest.raises(TimeoutError):
-            await session.get(f"{url}/sleep", timeout=aiohttp.ClientTimeout(total=0.1))
+            await client.get(f"{url}/sleep", timeout=aiohttp.ClientTimeout(total=0.1))
         await asyncio.wait_for(gone, 5)
 
 
@@ -185,9 +197,8 @@ async def test_a_local_address() -> None:
         assert request.transport is not None
         return web.Response(text=str(request.transport.get_extra_info("peername")))
 
-    connector = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
-    async with site(web.get("/port", port_of)) as url, aiohttp.ClientSession(connector=connector) as session:
-        response = await session.get(f"{url}/port")
+    async with site(web.get("/port", port_of)) as url, session(local_addr=("127.0.0.2", 0)) as client:
+        response = await client.get(f"{url}/port")
         assert (await response.text()).startswith("('127.0.0.2', ")
 
 
@@ -201,9 +212,9 @@ async def test_their_test_server_on_a_udp_socket(carried: Carried) -> None:
 
     app = web.Application()
     app.add_routes([web.get("/", hello)])
-    async with TestServer(app, socket_factory=bind) as server, aiohttp.ClientSession() as session:
+    async with TestServer(app, socket_factory=bind) as server, session() as client:
         assert server.port is not None and kernel_refuses(server.port)
-        async with session.get(f"http://{NAME}:{server.port}/") as response:
+        async with client.get(f"http://{NAME}:{server.port}/") as response:
             assert await response.text() == HELLO
         assert carried.connections == 1
 
@@ -216,8 +227,8 @@ async def test_options_reach_the_connection() -> None:
         seen.append(request.transport)
         return web.Response()
 
-    async with site(web.get("/look", look)) as url, aiohttp.ClientSession() as session:
-        await (await session.get(f"{url}/look")).read()
+    async with site(web.get("/look", look)) as url, session() as client:
+        await (await client.get(f"{url}/look")).read()
         (transport,) = seen
         assert isinstance(transport, utcp.Transport)
         assert transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

@@ -12,6 +12,7 @@ import pytest
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener, TLSStream
 
+import utcp
 from libraries.carried import HOST, NAME, Carried
 from utcp.aio.connection_socket import ConnectionSocket
 from utcp.contrib.anyio import UtcpListener, UtcpStream, connect_tcp, create_tcp_listener
@@ -229,6 +230,19 @@ async def test_its_own_client(carried: Carried) -> None:
             with pytest.raises(anyio.EndOfStream):
                 await client.receive()
         assert carried.bytes == 100_000
+
+
+def test_anyio_run() -> None:
+    """As docs/libraries.md says."""
+
+    async def main() -> None:
+        async with listening() as listener:
+            port = listener.extra(SocketAttribute.local_port)
+            async with await anyio.connect_tcp("localhost.utcp", port) as client, await listener.accept() as server:
+                await client.send(b"hello")
+                assert await server.receive() == b"hello"
+
+    anyio.run(main, backend_options={"loop_factory": utcp.new_event_loop})
 
 
 async def test_tls_by_anyio(carried: Carried, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:

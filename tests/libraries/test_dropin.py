@@ -9,6 +9,8 @@ import select
 import socket
 import ssl
 import struct
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
@@ -391,6 +393,15 @@ async def test_options_of_the_socket() -> None:
         with pytest.raises(OSError, match="keepalive_count") as caught:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1000)
         assert caught.value.errno == errno.EINVAL
+
+
+def test_import_utcp_imports_no_library() -> None:
+    libraries = {"aiohttp", "anyio", "httpx", "uvicorn", "websockets"}
+    program = f"import sys, utcp; utcp.new_event_loop; print({libraries!r} & sys.modules.keys())"
+    env = {**os.environ, "PYTHONPATH": str(Path(utcp.__file__).parents[1])}
+    assert (
+        subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, check=True).stdout == b"set()\n"
+    )
 
 
 def test_another_loop_gives_no_socket() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,13 +14,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import httpx
 import pytest
 import trustme
 import uvicorn
 
 import utcp
+from libraries.apps import session
 from libraries.carried import NAME, Carried, kernel_refuses
 
 Receive = Callable[[], Awaitable[Any]]
@@ -45,11 +46,11 @@ async def app(scope: Any, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def running(**kwargs: Any) -> AsyncIterator[int]:
+async def running(sockets: list[socket.socket] | None = None, **kwargs: Any) -> AsyncIterator[int]:
     """A server in this loop, given by its port."""
     config = uvicorn.Config(app, port=0, lifespan="off", log_config=None, ws="websockets-sansio", **kwargs)
     server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
+    task = asyncio.create_task(server.serve(sockets))
     try:
         while not server.started:
             assert not task.done()
@@ -76,15 +77,22 @@ async def test_https(
 ) -> None:
     path = tmp_path / "key-and-certificate.pem"
     certificate.private_key_and_cert_chain_pem.write_to_path(str(path))
-    async with running(host=NAME, ssl_certfile=path) as port, aiohttp.ClientSession() as session:
-        async with session.get(f"https://{NAME}:{port}/s", ssl=client_tls) as response:
+    async with running(host=NAME, ssl_certfile=path) as port, session() as client:
+        async with client.get(f"https://{NAME}:{port}/s", ssl=client_tls) as response:
             assert await response.text() == "GET /s 0 bytes from 127.0.0.1"
         assert carried.connections == 1
 
 
+async def test_a_udp_socket(carried: Carried, udp_socket: socket.socket) -> None:
+    async with running([udp_socket]) as port, httpx.AsyncClient() as client:
+        assert port == udp_socket.getsockname()[1]
+        assert (await client.get(f"http://{NAME}:{port}/u")).text == "GET /u 0 bytes from 127.0.0.1"
+        assert carried.connections == 1
+
+
 async def test_a_websocket(carried: Carried) -> None:
-    async with running(host=NAME) as port, aiohttp.ClientSession() as session:
-        async with session.ws_connect(f"http://{NAME}:{port}/") as websocket:
+    async with running(host=NAME) as port, session() as client:
+        async with client.ws_connect(f"http://{NAME}:{port}/") as websocket:
             await websocket.send_str("hello")
             assert await websocket.receive_str() == "HELLO"
         assert carried.connections == 1

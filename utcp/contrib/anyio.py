@@ -1,4 +1,4 @@
-"""anyio's byte streams and listeners over utcp, with anyio's own errors. Needs the package ``anyio``, on asyncio.
+"""anyio's byte streams and listeners over utcp, with anyio's own errors. Needs the extra ``anyio``, and asyncio.
 
     stream = await utcp.contrib.anyio.connect_tcp("127.0.0.1", 9000)
     listener = await utcp.contrib.anyio.create_tcp_listener(local_host="127.0.0.1", local_port=9000)
