@@ -30,6 +30,7 @@ STATES = {
     "reuse": (84, 915),
     "linger": (34, 402),
     "linger-0": (200, 514),
+    "lingering-close": (460, 946),
     "abort": (851, 766),
     "abort-closing": (265, 434),
     "unread": (571, 326),

@@ -19,6 +19,7 @@ VERBS: Final = {
     "shutdown": "half-close: FIN behind the data",
     "close": "CLOSE, RFC 9293 3.10.4: data unread or still to come means RST",
     "flush": "close(flush=True): what was written comes first",
+    "linger": "lingering close of so many seconds: what still comes is discarded without a RST",
     "abort": "ABORT, RFC 9293 3.10.5",
     "unlisten": "closes the listener; connections nobody has accepted are reset",
     "leave": "closes the endpoint: listener and connections",
@@ -138,6 +139,13 @@ SCENARIOS: Final = {
             "accept; send 2; eof; close",
             graceful=False,
             config={"client.linger": 0.0},
+        ),
+        Scenario(
+            "lingering-close",
+            "the client closes in the middle of what the server sends, and lets it finish",
+            "connect; established; send 3 + linger 60",
+            "accept; send 2; send 2; eof; close",
+            graceful=False,
         ),
         Scenario(
             "abort",

@@ -289,12 +289,14 @@ class World:
             connection.send(data, now)
         elif verb == "read":
             self._read(end, int(argument))
-        elif verb in ("shutdown", "close", "leave", "flush", "abort"):
+        elif verb in ("shutdown", "close", "leave", "flush", "linger", "abort"):
             self._stream(connection.iss).ended = True
             if verb == "shutdown":
                 connection.shutdown(SHUT_WR, now)
             elif verb == "abort":
                 connection.abort(now)
+            elif verb == "linger":
+                connection.lingering_close(int(argument) * 1_000_000_000, now)
             else:
                 connection.close(now, flush=verb == "flush")
 
