@@ -484,19 +484,39 @@ class TestTheLoop:
     def test_kernel_sockets_are_refused(self) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            for attempt in (
-                asyncio.open_connection("127.0.0.1", PORT),
-                asyncio.start_server(lambda _r, _w: None, "127.0.0.1", PORT),
-                loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)),
-            ):
-                with pytest.raises(RuntimeError, match="no kernel sockets"):
-                    await attempt
+            with pytest.raises(RuntimeError, match="no kernel sockets"):
+                await loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0))
+            with socket.create_server(("127.0.0.1", 0)) as sock:
+                for attempt in (
+                    loop.create_connection(asyncio.Protocol, sock=sock),
+                    loop.create_server(asyncio.Protocol, sock=sock),
+                ):
+                    with pytest.raises(RuntimeError, match="no kernel sockets"):
+                        await attempt
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 sock.bind(("127.0.0.1", 0))
                 with pytest.raises(RuntimeError, match="no kernel sockets"):
                     await utcp.create_connection(asyncio.Protocol, "127.0.0.1", PORT, sock=sock)
 
         run(main)
+
+    def test_asyncio_s_own_functions_go_by_utcp(self) -> None:
+        async def upper(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write((await reader.read()).upper())
+            writer.close()
+
+        async def main() -> bytes:
+            async with await asyncio.start_server(upper, "main", PORT):
+                reader, writer = await asyncio.open_connection("main", PORT)
+                assert isinstance(writer.transport, utcp.Transport)
+                writer.write(b"hello")
+                writer.write_eof()
+                answer = await reader.read()
+                writer.close()
+                await writer.wait_closed()
+                return answer
+
+        assert run(main) == b"HELLO"
 
     def test_the_end_cancels_in_order_and_flushes(self) -> None:
         network = Network()

@@ -49,10 +49,13 @@ def new_event_loop(
     """
     if isinstance(hosts, str) or not (hosts is None or callable(hosts) or isinstance(hosts, Collection)):
         raise TypeError(f"hosts must be a collection of hosts or a function, not {type(hosts).__name__!r}")
-    loop: asyncio.AbstractEventLoop = _dropin_class(_base_class(base))(
-        Hosts(hosts), None if config is None else without_nagle(config)
-    )
+    loop: asyncio.AbstractEventLoop = over(_base_class(base), Hosts(hosts), config)
     return loop
+
+
+def over(base: Any, hosts: Hosts, config: Config | None, *arguments: Any) -> Any:
+    """A loop of class ``base``, made with ``arguments``, that takes ``hosts`` by utcp."""
+    return _dropin_class(base)(hosts, None if config is None else without_nagle(config), *arguments)
 
 
 def _base_class(base: str | None) -> Any:
@@ -71,7 +74,7 @@ def _base_class(base: str | None) -> Any:
 
 @cache
 def _dropin_class(base: Any) -> Any:
-    return type("UtcpEventLoop", (_DropInLoop, base), {"__module__": __name__})
+    return type(f"Utcp{base.__name__}", (_DropInLoop, base), {"__module__": __name__})
 
 
 @final
@@ -130,8 +133,8 @@ else:
 class _DropInLoop(_Loop):
     """What ``new_event_loop`` puts in front of a loop's own methods."""
 
-    def __init__(self, hosts: Hosts, config: Config | None) -> None:
-        super().__init__()
+    def __init__(self, hosts: Hosts, config: Config | None, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._hosts = hosts
         self._config = config
         # TCP sockets that were "connected" to hosts taken by utcp: where to
@@ -178,11 +181,13 @@ class _DropInLoop(_Loop):
         **kwargs: Any,
     ) -> Any:
         """As the base loop's; by utcp for hosts that are chosen. Raises ValueError when some are and some are not."""
-        several = host is not None and not isinstance(host, (str, bytes))
+        if host is not None and not isinstance(host, (str, bytes)):
+            host = list(host)
         if sock is not None:
             by_utcp = _is_udp(sock)
         else:
-            ways = {await self._goes_by_utcp(one, port, kwargs) for one in (host if several else [host])}
+            hosts = host if isinstance(host, list) else [host]
+            ways = {await self._goes_by_utcp(one, port, kwargs) for one in hosts}
             if len(ways) > 1:
                 raise ValueError(f"one server goes by utcp or by kernel TCP, not by both: {host!r}")
             by_utcp = ways == {True}
@@ -190,7 +195,7 @@ class _DropInLoop(_Loop):
             base: Any = super()
             return await base.create_server(protocol_factory, host, port, sock=sock, **kwargs)
         kwargs.setdefault("config", self._config)
-        plain = [_plain(one) for one in host] if several else _plain(host)
+        plain = [_plain(one) for one in host] if isinstance(host, list) else _plain(host)
         return await server.create_server(protocol_factory, plain, port, sock=sock, **kwargs)
 
     async def _connect(
@@ -225,11 +230,12 @@ class _DropInLoop(_Loop):
     # For libraries that resolve and connect by themselves
 
     async def getaddrinfo(self, host: Any, port: Any, **kwargs: Any) -> Any:
-        """As the base loop's; TCP's addresses of hosts that are chosen end in ``.utcp``."""
+        """As the base loop's; addresses of chosen hosts end in ``.utcp``, for TCP and if nothing else chooses them."""
         found = await super().getaddrinfo(_plain(host), port, **kwargs)
-        if not self._hosts.chosen(_text(host), port):
+        chosen = self._hosts.chosen
+        if not chosen(_text(host), port):
             return found
-        return [_mark(*info) for info in found]
+        return [info if chosen(str(info[4][0]), port) else _mark(*info) for info in found]
 
     async def utcp_getaddrinfo(self, host: Any, port: Any, **kwargs: Any) -> Any:
         """What utcp itself asks: the addresses of ``host``, which may end in ``.utcp``."""

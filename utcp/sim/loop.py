@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar, TypeVarTuple
 
 from utcp.aio.addresses import literal_family, normal
+from utcp.aio.dropin import Hosts, over
 from utcp.aio.endpoint import Endpoint
 from utcp.aio.loops import endpoints_of
 from utcp.sim.host import Host, Main
@@ -37,7 +38,8 @@ def run(main: Main[T], *, network: Network | None = None, host: Host | None = No
     if host is None:
         host = network.hosts.get("main") or network.host("main")
     home = host
-    with asyncio.Runner(debug=debug, loop_factory=lambda: SimLoop(network, home)) as runner:
+    everything = Hosts(lambda host, port: True)
+    with asyncio.Runner(debug=debug, loop_factory=lambda: over(SimLoop, everything, None, network, home)) as runner:
         return runner.run(_main(main))
 
 
@@ -58,7 +60,7 @@ async def _main(main: Main[T]) -> T:
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """A virtual-time event loop: it waits for nothing. Made by `run`.
+    """A virtual-time event loop: it waits for nothing. Made by `run`, which has all hosts taken by utcp.
 
     It has no file descriptors, no kernel sockets, no subprocesses, no signals. What is given to an executor
     (``asyncio.to_thread``) is called at once, in this thread: virtual time stands still meanwhile.
