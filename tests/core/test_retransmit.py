@@ -176,7 +176,7 @@ class TestTimer:
 
     def test_what_was_reported_by_SACK_is_not_sent_again(self) -> None:
         """RFC 2018 5.1."""
-        s = established(options="sackok")
+        s = established(Config(rack=False, tlp=False), options="sackok")
         s.send(6000)
         assert len(s.take()) == 6
         s.recv(". seq=b ack=a sack=a+1000:a+2000,a+3000:a+4000")

@@ -20,7 +20,10 @@ from utcp.wire.segment import Segment, decode
 # More time-outs in a row than this are told apart no more: a peer may keep its window closed for ever
 MAX_RETRIES: Final = 12
 
-_DEADLINES: Final = ("rtx_at", "persist_at", "delack_at", "fin_wait_2_at", "linger_at", "keepalive_at", "pace_at")
+_DEADLINES: Final = (
+    *("rtx_at", "tlp_at", "reo_at", "persist_at", "pace_at"),
+    *("delack_at", "fin_wait_2_at", "linger_at", "keepalive_at"),
+)
 
 # Left out: what is derived from the rest, what only counts, what only this machine's clock tells apart, and the
 # congestion window, which is larger than all that a script sends.
@@ -41,6 +44,7 @@ _IGNORED: Final = frozenset(
             "sent_at",
             "ts_recent_at",
             "srtt",
+            "min_rtt",
             "rttvar",
             "rto",
             "rtt_seq",
@@ -48,7 +52,13 @@ _IGNORED: Final = frozenset(
         *("cwnd", "ssthresh", "congestion", "rate", "paced_until"),
     }
 )
-_SPECIAL: Final = frozenset({*_DEADLINES, "challenged_at", "rtt_at", "ts_recent", "rtx_ts", "rtx_count"})
+_SPECIAL: Final = frozenset({*_DEADLINES, "challenged_at", "rtt_at", "ts_recent", "rtx_ts", "rtx_count", "recovery"})
+# Of a Recovery: the same reasons
+_UNDO: Final = ("undo_marker", "undo_left")
+_RECOVERY: Final = (
+    *("phase", "recover", "dup_acks", "dup_bytes", "rack_end", "rack_fack", "reordering_seen", "dsack_round"),
+    *("probe_due", "tlp_end", "tlp_is_retrans", "tlp_measured", "frto", "frto_new_data"),
+)
 
 
 def _variables() -> tuple[str, ...]:
@@ -86,6 +96,8 @@ class _Order:
             for tcb in _connections(end):
                 instants.update(getattr(tcb, name) for name in _DEADLINES)
                 mine.add(tcb.rtx_ts)
+                if tcb.recovery is not None:
+                    mine.add(tcb.recovery.undo_ts)
                 theirs.add(tcb.ts_recent)
             for record in _records(end):
                 instants.add(record[0])
@@ -151,7 +163,24 @@ def _tcb(tcb: Connection, end: End, order: _Order) -> tuple[Any, ...]:
         limited,
         min(tcb.rtx_count, MAX_RETRIES),
         tcb.rtt_at < NEVER and tcb.rtt_seq,
+        _recovery(tcb, end, order),
         tuple(_plain(getattr(tcb, name)) for name in _VARIABLES),
+    )
+
+
+def _recovery(tcb: Connection, end: End, order: _Order) -> tuple[Any, ...]:
+    """The scoreboard, with the order of the instants at which its runs left; what may be undone."""
+    r = tcb.recovery
+    if r is None:
+        return ()
+    runs = range(r.runs.count)
+    sent = _ranks({r.rack_xmit_at, *(r.runs.sent_at(i) for i in runs)})
+    return (
+        sent[r.rack_xmit_at],
+        r.runs.una,
+        tuple((r.runs.right(i), sent[r.runs.sent_at(i)], r.runs.flags(i)) for i in runs),
+        tuple(getattr(r, name) for name in _RECOVERY),
+        r.undo_marker >= 0 and (*(getattr(r, name) for name in _UNDO), order.stamps[end.index][r.undo_ts]),
     )
 
 

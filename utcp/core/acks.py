@@ -6,16 +6,17 @@ from mypy_extensions import i64
 
 from utcp.core.closing import on_fin_acked, on_flushed
 from utcp.core.congestion.window import on_acked, start_algorithm
-from utcp.core.deadlines import SWS_OVERRIDE, start_retransmission_timer
+from utcp.core.deadlines import SWS_OVERRIDE, start_probe_timer, start_retransmission_timer
 from utcp.core.handshake import establish
+from utcp.core.recovery import let_go, on_ack
+from utcp.core.recovery_state import open_scoreboard
 from utcp.core.reset import challenge, refuse_ack
 from utcp.core.rtt import measure
-from utcp.core.scoreboard import Scoreboard
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, SYN_RECEIVED
 from utcp.core.tcb import Tcb, mark_ready
 from utcp.wire.segment import SYN, Segment
-from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
+from utcp.wire.seq import MASK, seq_ge, seq_le, seq_lt, seq_sub
 
 
 def check_ack(tcb: Tcb, seg: Segment) -> bool:
@@ -43,8 +44,6 @@ def acknowledge_syn(tcb: Tcb, seg: Segment) -> None:
     """Our SYN is acknowledged: ESTABLISHED, with the window of this very segment."""
     tcb.syn_acked = True
     tcb.snd_una = (tcb.iss + 1) & MASK
-    tcb.rtx_nxt = tcb.snd_una
-    tcb.rtx_end = tcb.snd_una
     if not tcb.syn_lost:
         measure(tcb, seg)
     tcb.rtt_at = NEVER
@@ -59,11 +58,13 @@ def process_ack(tcb: Tcb, seg: Segment) -> bool:
     """SEG.ACK on a synchronized connection, already found plausible. Returns whether to go on."""
     tcb.heard_at = tcb.stack.now
     tcb.keepalive_probes = 0
-    if len(seg.sack) > 0:
-        _note_sack(tcb, seg)
     acked: i64 = seq_sub(seg.ack, tcb.snd_una)
+    flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
+    duplicate = acked == 0 and flight > 0 and _duplicate(tcb, seg)
+    if flight > 0 and ((tcb.sack_on and len(seg.sack) > 0) or (duplicate and not tcb.sack_on)):
+        open_scoreboard(tcb)
     if acked > 0:
-        fin_acked = _advance(tcb, seg, acked)
+        fin_acked = _advance(tcb, seg, acked, flight)
         _update_window(tcb, seg)
         on_flushed(tcb)
         if tcb.done:
@@ -71,6 +72,13 @@ def process_ack(tcb: Tcb, seg: Segment) -> bool:
         if fin_acked:
             return on_fin_acked(tcb)
         return True
+    r = tcb.recovery
+    if r is not None:
+        on_ack(tcb, r, seg, 0, flight, duplicate)
+        if flight == 0:
+            let_go(tcb, r)
+        elif r.runs.sacked > 0:
+            tcb.tlp_at = NEVER  # RFC 8985 7.2: RACK is at work
     if acked == 0:
         _update_window(tcb, seg)
         if (tcb.persist_at != NEVER or tcb.snd_wnd == 0) and not tcb.orphan:
@@ -80,50 +88,44 @@ def process_ack(tcb: Tcb, seg: Segment) -> bool:
     return True
 
 
-def _advance(tcb: Tcb, seg: Segment, acked: i64) -> bool:
+def _duplicate(tcb: Tcb, seg: Segment) -> bool:
+    """RFC 5681 2, (b) to (e), of an ACK of nothing new while something is in flight.
+
+    One that repeats a closed window says that, and not that something was lost.
+    """
+    return seg.len == 0 and tcb.snd_wnd > 0 and seg.wnd << tcb.snd_wscale == tcb.snd_wnd
+
+
+def _advance(tcb: Tcb, seg: Segment, acked: i64, flight: i64) -> bool:
     """SND.UNA <- SEG.ACK. Returns whether that acknowledged our FIN."""
-    flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
     fin_acked = tcb.fin_sent and not tcb.fin_acked and seg.ack == tcb.snd_nxt
     data = acked - 1 if fin_acked else acked
-    recovering = seq_gt(tcb.rtx_end, tcb.snd_una)
     if data > 0 and tcb.congestion is None:
         start_algorithm(tcb)
     tcb.snd_una = seg.ack
-    if seq_lt(tcb.rtx_nxt, seg.ack):
-        tcb.rtx_nxt = seg.ack
-        if seq_gt(tcb.rtx_nxt, tcb.rtx_end):
-            tcb.rtx_end = tcb.rtx_nxt
     queue = tcb.send_queue
     if queue is not None and data > 0:
         queue.ack(data)
         if queue.size == 0:
             mark_ready(tcb, ACKED)
-    board = tcb.scoreboard
-    if board is not None:
-        board.advance(seg.ack)
-        if len(board) == 0:
-            tcb.scoreboard = None
     measure(tcb, seg)
-    on_acked(tcb, data, data, 0, flight, False, recovering)
+    r = tcb.recovery
+    if r is None:
+        on_acked(tcb, data, data, 0, flight, False, False)
+    else:
+        on_ack(tcb, r, seg, acked, flight, False)
     tcb.progress_at = tcb.stack.now
     tcb.rtx_count = 0
     # RFC 6298 5.2, 5.3
-    if tcb.snd_una == tcb.snd_nxt:
+    if acked == flight:
         tcb.rtx_at = NEVER
+        tcb.tlp_at = NEVER
+        if r is not None:
+            let_go(tcb, r)
     else:
         start_retransmission_timer(tcb)
+        start_probe_timer(tcb)
     return fin_acked
-
-
-def _note_sack(tcb: Tcb, seg: Segment) -> None:
-    """Believe the blocks that lie within what is in flight; D-SACKs and lies (RFC 2883, RFC 2018 5) do not."""
-    if not tcb.sack_on:
-        return
-    for left, right in seg.sack:
-        if seq_lt(left, right) and seq_gt(left, seg.ack) and seq_gt(left, tcb.snd_una) and seq_le(right, tcb.snd_nxt):
-            if tcb.scoreboard is None:
-                tcb.scoreboard = Scoreboard()
-            tcb.scoreboard.add(left, right)
 
 
 def _update_window(tcb: Tcb, seg: Segment) -> None:

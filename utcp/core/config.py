@@ -117,6 +117,13 @@ class Config:
         window_scaling: True, offer and accept the option (RFC 7323 2).
         timestamps: True, offer and accept the option (RFC 7323 3).
         sack: True, offer and accept SACK-permitted (RFC 2018 2).
+        dsack: True, report by SACK what came twice (RFC 2883).
+        rack: True, a segment is lost when a later one has arrived and the reordering window is over (RFC 8985); False
+            counts what was reported behind it (RFC 6675). Without SACK: three duplicate ACKs (RFC 6582).
+        tlp: True, a flight's missing ACK is asked for by a tail loss probe before the RTO (RFC 8985 7; needs SACK).
+        frto: True, detect spurious time-outs by the ACKs that follow (RFC 5682).
+        undo: True, restore the congestion window when D-SACKs or timestamps show that a recovery was spurious
+            (RFC 3708, RFC 3522, RFC 4015); False leaves it to frto.
 
     Attacks and old segments
         rfc5961_rst: True, a RST in the window but not at RCV.NXT is challenged (RFC 5961 3.2); False resets.
@@ -173,6 +180,11 @@ class Config:
     window_scaling: bool = _switch(True)
     timestamps: bool = _switch(True)
     sack: bool = _switch(True)
+    dsack: bool = _switch(True)
+    rack: bool = _switch(True)
+    tlp: bool = _switch(True)
+    frto: bool = _switch(True)
+    undo: bool = _switch(True)
 
     rfc5961_rst: bool = _switch(True)
     rfc5961_syn: bool = _switch(True)

@@ -17,6 +17,9 @@ class Counters:
         self.bytes_in: i64 = 0
         self.bytes_out: i64 = 0
         self.retransmissions: i64 = 0
+        self.fast_recoveries: i64 = 0
+        self.loss_probes: i64 = 0
+        self.spurious_recoveries: i64 = 0
         self.resets_in: i64 = 0
         self.resets_out: i64 = 0
         self.challenge_acks: i64 = 0
@@ -50,6 +53,9 @@ class Counters:
             "bytes_in": self.bytes_in,
             "bytes_out": self.bytes_out,
             "retransmissions": self.retransmissions,
+            "fast_recoveries": self.fast_recoveries,
+            "loss_probes": self.loss_probes,
+            "spurious_recoveries": self.spurious_recoveries,
             "resets_in": self.resets_in,
             "resets_out": self.resets_out,
             "challenge_acks": self.challenge_acks,

@@ -11,6 +11,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
+from utcp.core.recovery_state import OPEN, may_probe
 from utcp.core.stack import NEVER
 from utcp.core.states import SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb
@@ -18,10 +19,16 @@ from utcp.core.user_timeout import patience_with
 
 # How long a sender waits for a larger window before it fills a small one (RFC 9293 3.8.6.2.1: 0.1 to 1 s)
 SWS_OVERRIDE: Final = 200_000_000
+# Tail loss probes: what a peer may delay the ACK of a lone segment by (RFC 8985 7.2, TLP.max_ack_delay), and what
+# the two ends may be late by (as Linux's TCP_TIMEOUT_MIN)
+MAX_ACK_DELAY: Final = 200_000_000
+PROBE_SLACK: Final = 2_000_000
 
 
 def earliest_deadline(tcb: Tcb) -> i64:
     at = tcb.rtx_at
+    at = min(at, tcb.tlp_at)
+    at = min(at, tcb.reo_at)
     at = min(at, tcb.persist_at)
     at = min(at, tcb.delack_at)
     at = min(at, tcb.pace_at)
@@ -40,6 +47,8 @@ def arm(tcb: Tcb) -> None:
 
 def disarm(tcb: Tcb) -> None:
     tcb.rtx_at = NEVER
+    tcb.tlp_at = NEVER
+    tcb.reo_at = NEVER
     tcb.persist_at = NEVER
     tcb.delack_at = NEVER
     tcb.pace_at = NEVER
@@ -68,6 +77,22 @@ def give_up_at(tcb: Tcb) -> i64:
 def start_retransmission_timer(tcb: Tcb) -> None:
     """RFC 6298 5.1: now + RTO, or the moment to give up if that comes first."""
     tcb.rtx_at = min(tcb.stack.now + tcb.rto, give_up_at(tcb))
+
+
+def start_probe_timer(tcb: Tcb) -> None:
+    """The PTO (RFC 8985 7.2): sooner than the RTO, if nothing else is at work on what is in flight."""
+    tcb.tlp_at = NEVER
+    if not tcb.sack_on or not tcb.policy.tlp or tcb.snd_una == tcb.snd_nxt:
+        return
+    r = tcb.recovery
+    if r is not None and (r.phase != OPEN or r.runs.sacked > 0 or not may_probe(r)):
+        return
+    pto: i64 = 1_000_000_000
+    if tcb.srtt >= 0:
+        pto = 2 * tcb.srtt + PROBE_SLACK
+        if ((tcb.snd_nxt - tcb.snd_una) & 0xFFFFFFFF) <= tcb.smss:
+            pto += MAX_ACK_DELAY
+    tcb.tlp_at = min(tcb.stack.now + pto, tcb.rtx_at)
 
 
 def unacked_data(tcb: Tcb) -> i64:

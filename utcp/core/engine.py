@@ -24,6 +24,7 @@ from utcp.core.output import output
 from utcp.core.paths import Path, PathError, Paths, payload_of_mtu
 from utcp.core.policy import Policy
 from utcp.core.ports import EPHEMERAL_PORTS, PortRing
+from utcp.core.recovery import start_over
 from utcp.core.reset import refused
 from utcp.core.stack import NEVER, Stack, connection_key
 from utcp.core.states import ESTABLISHED, LISTEN, SYN_RECEIVED, SYN_SENT, TIME_WAIT, State
@@ -237,8 +238,7 @@ class Engine:
                 continue
             set_smss(tcb)
             if tcb.st >= ESTABLISHED:
-                tcb.rtx_nxt = tcb.snd_una
-                tcb.rtx_end = tcb.snd_nxt
+                start_over(tcb)
                 tcb.rtt_at = NEVER  # Karn (MUST-18)
                 mark_dirty(tcb)
 

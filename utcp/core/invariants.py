@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from utcp.core.deadlines import earliest_deadline, unacked_data
 from utcp.core.engine import Engine
+from utcp.core.recovery_state import OPEN, TIMED_OUT
+from utcp.core.scoreboard import LOST, RETRANSMITTED, SACKED
 from utcp.core.stack import NEVER
 from utcp.core.states import CLOSE_WAIT, CLOSED, ESTABLISHED, FIN_WAIT_2, LISTEN, SYN_RECEIVED, TIME_WAIT
 from utcp.core.tcb import Tcb
-from utcp.wire.seq import seq_ge, seq_le, seq_sub
+from utcp.wire.seq import MASK, seq_le, seq_sub
 
 
 def check(engine: Engine) -> None:
@@ -45,10 +47,29 @@ def check(engine: Engine) -> None:
 
 def _check_sequence_variables(tcb: Tcb) -> None:
     assert seq_le(tcb.snd_una, tcb.snd_nxt), f"{tcb!r}: SND.UNA is beyond SND.NXT"
-    assert seq_le(tcb.rtx_nxt, tcb.rtx_end), f"{tcb!r}: the range to retransmit is inverted"
     assert tcb.cwnd >= 0
     if tcb.syn_acked:
-        assert seq_ge(tcb.rtx_nxt, tcb.snd_una) or tcb.rtx_nxt == tcb.rtx_end
         queue = tcb.send_queue
         flight = seq_sub(tcb.snd_nxt, tcb.snd_una) - (1 if tcb.fin_sent and not tcb.fin_acked else 0)
         assert flight <= (0 if queue is None else queue.size), f"{tcb!r}: sent more than was queued"
+    _check_scoreboard(tcb)
+
+
+def _check_scoreboard(tcb: Tcb) -> None:
+    r = tcb.recovery
+    if r is None:
+        return
+    runs = r.runs
+    assert (runs.una & MASK, runs.nxt() & MASK) == (tcb.snd_una, tcb.snd_nxt), f"{tcb!r}: the runs are not the flight"
+    totals = {SACKED: 0, LOST: 0, RETRANSMITTED: 0, 0: 0}
+    for i in range(runs.count):
+        flags = runs.flags(i)
+        assert runs.left(i) < runs.right(i), f"{tcb!r}: an empty run"
+        assert runs.sent_at(i) <= tcb.stack.now
+        totals[flags & SACKED or flags & LOST or flags] += runs.right(i) - runs.left(i)
+    assert runs.blocks == sum(runs.flags(i) & SACKED for i in range(runs.count))
+    counted = (runs.sacked, runs.lost, runs.resent)
+    assert counted == (totals[SACKED], totals[LOST], totals[RETRANSMITTED]), f"{tcb!r}: the runs are miscounted"
+    assert OPEN <= r.phase <= TIMED_OUT
+    assert r.phase == OPEN or runs.una < r.recover, f"{tcb!r}: a recovery has no end"
+    assert runs.lost == 0 or r.frto_new_data or runs.lost + runs.sacked + r.dup_bytes <= runs.nxt() - runs.una

@@ -11,9 +11,11 @@ from typing import Final
 from mypy_extensions import i64
 
 from utcp.core.congestion.window import restart_after_idle
-from utcp.core.deadlines import SWS_OVERRIDE, arm, start_retransmission_timer
+from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retransmission_timer
 from utcp.core.pacing import charge, train_allowance, unpaced_flight
+from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
 from utcp.core.rtt import time_segment
+from utcp.core.spurious import on_sent_again
 from utcp.core.stack import NEVER
 from utcp.core.states import (
     CLOSE_WAIT,
@@ -46,7 +48,7 @@ from utcp.wire.segment import (
     write_timestamps,
     write_user_timeout,
 )
-from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_lt, seq_sub
+from utcp.wire.seq import MASK, seq_gt, seq_sub
 
 MAX_WINDOW: Final = 65_535
 # States in which data and FIN are sent or sent again
@@ -61,9 +63,12 @@ def output(tcb: Tcb) -> None:
     if tcb.syn_due:
         send_syn(tcb)
     elif (SENDING >> tcb.st) & 1:
-        if tcb.rtx_nxt != tcb.rtx_end:
-            _retransmit(tcb)
-        if not tcb.fin_sent:
+        r = tcb.recovery
+        if r is not None and r.runs.lost > 0 and not r.frto_new_data:
+            _retransmit(tcb, r)
+        if r is not None and r.probe_due:
+            _send_loss_probe(tcb, r)
+        elif not tcb.fin_sent:
             _send_new(tcb)
     if tcb.window_update:
         _consider_window_update(tcb)
@@ -197,30 +202,38 @@ def _acknowledged(tcb: Tcb) -> None:
     tcb.ack_now = False
     tcb.unacked_in = 0
     tcb.delack_at = NEVER
+    tcb.dsack = None
     tcb.last_ack_sent = tcb.rcv_nxt
 
 
 # New data and FIN
 
 
-def _send_new(tcb: Tcb) -> None:
-    """Send from the queue, then the FIN behind it, as windows, Nagle and silly-window avoidance allow."""
+def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
+    """Send from the queue, then the FIN behind it, as windows, Nagle and silly-window avoidance allow.
+
+    ``extra``: bytes by which the congestion window may be exceeded.
+    """
     unsent = queued_bytes(tcb)
     if unsent == 0 and not tcb.fin_queued:
         return
     mss = _segment_room(tcb)
     flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
-    lost: i64 = (tcb.rtx_end - tcb.rtx_nxt) & MASK
     idle = flight == 0
     if idle:
         restart_after_idle(tcb)
+    r = tcb.recovery
+    outside: i64 = 0  # of what is in flight no longer in the network
+    if r is not None:
+        outside = flight - pipe(tcb, r)
+    before = tcb.snd_nxt
     unpaced = unpaced_flight(tcb)
     allowance: i64 = 0  # bytes of a train that may still leave now
     train: i64 = 0  # ... and that have left
     tcb.pace_at = NEVER
     data_sent = False
     while True:
-        room = min(tcb.snd_wnd - flight, tcb.cwnd - flight + lost)
+        room = min(tcb.snd_wnd - flight, tcb.cwnd + extra - flight + outside)
         n = min(min(unsent, mss), room)  # noqa: PLW3301 - mypyc compiles min of two to a comparison
         # The FIN too takes a sequence number, and so a byte of the windows
         if n <= 0 and (unsent > 0 or room <= 0):
@@ -243,6 +256,8 @@ def _send_new(tcb: Tcb) -> None:
             flags |= PSH  # RFC 9293 3.9.1.2 (MUST-61): the last of what the user gave us
         if fin:
             flags |= FIN
+        if r is None and not idle and tcb.sack_on:
+            r = open_scoreboard(tcb)  # what is in flight left at another instant
         _emit(tcb, tcb.snd_nxt, flags, flight, n, False)
         flight += n
         unsent -= n
@@ -252,6 +267,9 @@ def _send_new(tcb: Tcb) -> None:
             tcb.fin_sent = True
         tcb.snd_nxt = (tcb.snd_una + flight) & MASK
         time_segment(tcb, tcb.snd_nxt)
+        if r is not None:
+            r.runs.sent(r.runs.position(tcb.snd_nxt), tcb.stack.now, mss)
+            r.prr_out += n
         if unsent == 0 and (fin or not tcb.fin_queued):
             break
     tcb.push_now = False
@@ -263,13 +281,15 @@ def _send_new(tcb: Tcb) -> None:
     if flight == 0:
         _watch_window(tcb)
         return
-    tcb.sent_at = tcb.stack.now
     tcb.persist_at = NEVER
     if idle:
         tcb.progress_at = tcb.stack.now
         tcb.rtx_count = 0
     if tcb.rtx_at == NEVER:
         start_retransmission_timer(tcb)
+    if tcb.snd_nxt != before:
+        tcb.sent_at = tcb.stack.now
+        start_probe_timer(tcb)
 
 
 def _note_departure(tcb: Tcb, flight: i64, idle: bool, unsent: i64) -> None:
@@ -303,47 +323,70 @@ def _segment_room(tcb: Tcb) -> i64:
     return tcb.smss if blocks is None else max(tcb.smss - _sack_size(blocks), 1)
 
 
-def _retransmit(tcb: Tcb) -> None:
-    """Send again from RTX.NXT on what is believed lost, as far as the congestion window allows.
+# What was sent before
 
-    Go-back-N, but for what the peer has reported to hold.
-    """
+
+def _retransmit(tcb: Tcb, r: Recovery) -> None:
+    """Send again what is lost, lowest numbers first, as far as the congestion window allows (RFC 6675 5 (C))."""
     mss = _segment_room(tcb)
-    data_end: i64 = tcb.snd_nxt
-    if tcb.fin_sent and not tcb.fin_acked:
-        data_end = (tcb.snd_nxt - 1) & MASK
-    board = tcb.scoreboard
-    while seq_lt(tcb.rtx_nxt, tcb.rtx_end):
-        if board is not None:
-            tcb.rtx_nxt = board.skip(tcb.rtx_nxt)
-            if seq_ge(tcb.rtx_nxt, tcb.rtx_end):
-                tcb.rtx_nxt = tcb.rtx_end
-                break
-        in_flight: i64 = ((tcb.snd_nxt - tcb.snd_una) & MASK) - ((tcb.rtx_end - tcb.rtx_nxt) & MASK)
-        if board is not None:
-            in_flight -= board.below(tcb.snd_una, tcb.rtx_nxt)
-        if in_flight > 0 and in_flight + mss > tcb.cwnd:
+    runs = r.runs
+    i = runs.next_lost(0)
+    while i < runs.count:
+        left = runs.left(i)
+        right = runs.lost_until(i, left + mss + 1)
+        n = min(mss, right - left)
+        in_flight = pipe(tcb, r)
+        if in_flight > 0 and in_flight + n > tcb.cwnd:
             break
-        n = min(mss, seq_sub(data_end, tcb.rtx_nxt))
-        if board is not None:
-            n = board.hole(tcb.rtx_nxt, n)
-        end: i64 = (tcb.rtx_nxt + n) & MASK
-        flags: i64 = ACK
-        if end == data_end:
-            if n > 0 and queued_bytes(tcb) == 0:
-                flags |= PSH
-            if tcb.fin_sent:
-                flags |= FIN
-        _emit(tcb, tcb.rtx_nxt, flags, (tcb.rtx_nxt - tcb.snd_una) & MASK, n, True)
-        if flags & FIN:
-            end = (end + 1) & MASK
-        tcb.rtx_nxt = end
-        if tcb.rate is not None:
-            tcb.rate.on_retransmitted(end)
-        if seq_gt(end, tcb.rtx_end):
-            tcb.rtx_end = end
+        _send_again(tcb, r, left, right)
+        i = runs.next_lost(runs.find(left))
     if tcb.rtx_at == NEVER:
         start_retransmission_timer(tcb)
+
+
+def _send_again(tcb: Tcb, r: Recovery, left: i64, right: i64) -> None:
+    """One segment from the position ``left`` on, with as much of what comes before ``right`` as fits."""
+    mss = _segment_room(tcb)
+    runs = r.runs
+    nxt = runs.nxt()
+    data_end = nxt - 1 if tcb.fin_sent else nxt
+    end = min(min(right, data_end), left + mss)  # noqa: PLW3301 - mypyc compiles min of two to a comparison
+    n = end - left
+    flags: i64 = ACK
+    if end == data_end:
+        if n > 0 and queued_bytes(tcb) == 0:
+            flags |= PSH
+        if right == nxt and tcb.fin_sent:
+            flags |= FIN
+            end = nxt
+    if left == runs.una:
+        start_retransmission_timer(tcb)  # RFC 6675 5: the timer watches over the first segment's new transmission
+    _emit(tcb, left & MASK, flags, left - runs.una, n, True)
+    runs.sent_again(left, end, tcb.stack.now)
+    on_sent_again(tcb, r, end - left)
+    r.prr_out += end - left
+    tcb.rtt_at = NEVER  # Karn (MUST-18)
+    if tcb.rate is not None:
+        tcb.rate.on_retransmitted(end & MASK)
+
+
+def _send_loss_probe(tcb: Tcb, r: Recovery) -> None:
+    """TLP_send_probe (RFC 8985 7.3): new data if there is any and the peer's window takes it, else the last segment."""
+    r.probe_due = False
+    if tcb.snd_una == tcb.snd_nxt or r.phase != OPEN:
+        return
+    before = tcb.snd_nxt
+    if not tcb.fin_sent:
+        tcb.push_now = True
+        _send_new(tcb, tcb.smss)
+    r.tlp_is_retrans = tcb.snd_nxt == before
+    if r.tlp_is_retrans:
+        _send_again(tcb, r, r.runs.last_segment(), r.runs.nxt())
+    r.tlp_end = r.runs.nxt()
+    r.tlp_measured = False
+    tcb.tlp_at = NEVER
+    tcb.stack.counters.loss_probes += 1
+    start_retransmission_timer(tcb)
 
 
 # Our receive window, and what we say about what we hold
@@ -402,13 +445,20 @@ def _consider_window_update(tcb: Tcb) -> None:
 def _sack_blocks(tcb: Tcb) -> list[tuple[int, int]] | None:
     """RFC 2018 4: three blocks fit beside timestamps, four without. None when there is nothing to report."""
     held = tcb.reassembly
-    if held is None or not tcb.sack_on:
+    if held is None:
+        return None if tcb.dsack is None else [tcb.dsack]
+    if not tcb.sack_on:
         return None
-    blocks = held.sack_blocks(3 if tcb.ts_on else 4)
+    limit: i64 = 3 if tcb.ts_on else 4
+    if tcb.dsack is not None:
+        limit -= 1
+    blocks = held.sack_blocks(limit)
     if tcb.fin_known:
         # The FIN has a number too: reported, it need not be sent again (as Linux does)
         beyond: int = (tcb.fin_at + 1) & MASK
         blocks = [(left, beyond if right == tcb.fin_at else right) for left, right in blocks]
+    if tcb.dsack is not None:
+        blocks.insert(0, tcb.dsack)  # RFC 2883 4: the first
     return blocks
 
 

@@ -57,6 +57,11 @@ class Policy:
         self.window_scaling: bool = config.window_scaling
         self.timestamps: bool = config.timestamps
         self.sack: bool = config.sack
+        self.dsack: bool = config.dsack
+        self.rack: bool = config.rack
+        self.tlp: bool = config.tlp
+        self.frto: bool = config.frto
+        self.undo: bool = config.undo
 
         self.rfc5961_rst: bool = config.rfc5961_rst
         self.rfc5961_syn: bool = config.rfc5961_syn

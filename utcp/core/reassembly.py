@@ -91,6 +91,18 @@ class Reassembly:
         self._remember(ranges[first])
         return self.held - before
 
+    def overlap(self, seq: i64, n: i64, rcv_nxt: i64) -> tuple[int, int] | None:
+        """Of the ``n`` bytes from ``seq`` on the first contiguous ones that are held already, None if none is."""
+        self._advance(rcv_nxt)
+        left = self._next + seq_sub(seq, rcv_nxt)
+        for index in range(self._first_reaching(left), len(self._ranges)):
+            r = self._ranges[index]
+            if r.left >= left + n:
+                break
+            if r.right > left:
+                return int(max(left, r.left) & MASK), int(min(left + n, r.right) & MASK)
+        return None
+
     def pop(self, rcv_nxt: i64) -> bytes:
         """Remove and return what is contiguous from RCV.NXT on; anything before it is discarded."""
         self._advance(rcv_nxt)

@@ -8,6 +8,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
+from utcp.core.dsack import note_old
 from utcp.core.output import send_reset
 from utcp.core.paths import Path
 from utcp.core.stack import Stack
@@ -124,6 +125,7 @@ def answer_unacceptable(tcb: Tcb, seg: Segment) -> None:
     Limited per connection, against loops of ACKs (Linux's tcp_invalid_ratelimit), not per engine: one peer must
     not silence the answers to other peers' window probes.
     """
+    note_old(tcb, seg)
     if seg.data_len == 0 and not seg.flags & FIN:
         if not _within_interval(tcb):
             tcb.stack.counters.old_segments_unanswered += 1

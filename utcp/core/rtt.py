@@ -7,7 +7,7 @@ from mypy_extensions import i64
 from utcp.core.stack import MILLISECOND, NEVER
 from utcp.core.tcb import Tcb
 from utcp.wire.segment import Segment
-from utcp.wire.seq import MASK, seq_ge
+from utcp.wire.seq import MASK, seq_ge, seq_le, seq_lt
 
 
 def on_rtt_sample(tcb: Tcb, rtt: i64) -> None:
@@ -26,6 +26,8 @@ def on_rtt_sample(tcb: Tcb, rtt: i64) -> None:
     rto = max(rto, policy.rto_min)
     rto = min(rto, policy.rto_max)
     tcb.rto = rto
+    if tcb.recovery is not None:
+        tcb.recovery.tlp_measured = True  # RFC 8985 7.3
 
 
 def time_segment(tcb: Tcb, end: i64) -> None:
@@ -45,6 +47,7 @@ def measure(tcb: Tcb, seg: Segment) -> bool:
     if tcb.rtt_at != NEVER and seq_ge(seg.ack, tcb.rtt_seq):
         sample: i64 = tcb.stack.now - tcb.rtt_at
         tcb.rtt_at = NEVER
+        tcb.min_rtt = min(tcb.min_rtt, sample)
         on_rtt_sample(tcb, sample)
         return True
     if tcb.rtt_at == NEVER and tcb.ts_on and seg.ts and seg.ts_ecr != 0 and seq_ge(seg.ts_ecr, tcb.rtx_ts):
@@ -53,6 +56,17 @@ def measure(tcb: Tcb, seg: Segment) -> bool:
             on_rtt_sample(tcb, elapsed * MILLISECOND)
             return True
     return False
+
+
+def on_delivered(tcb: Tcb, left: i64, right: i64) -> None:
+    """The peer has reported [left, right) by SACK, which was sent once: is the timed segment among it?
+
+    Its cumulative acknowledgment may wait for a hole before it to be filled, and says nothing of the path then.
+    """
+    if tcb.rtt_at != NEVER and seq_lt(left & MASK, tcb.rtt_seq) and seq_le(tcb.rtt_seq, right & MASK):
+        sample: i64 = tcb.stack.now - tcb.rtt_at
+        tcb.rtt_at = NEVER
+        on_rtt_sample(tcb, sample)
 
 
 def back_off(tcb: Tcb) -> None:

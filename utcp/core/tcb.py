@@ -12,13 +12,13 @@ from utcp.core.congestion.control import UNLIMITED, CongestionControl
 from utcp.core.delivery_rate import DeliveryRate
 from utcp.core.paths import Path
 from utcp.core.reassembly import Reassembly
-from utcp.core.scoreboard import Scoreboard
 from utcp.core.stack import NEVER, Stack
 from utcp.core.states import CLOSED
 from utcp.core.trains import NOBODY
 
 if TYPE_CHECKING:
     from utcp.core.listener import Listener
+    from utcp.core.recovery_state import Recovery
 
 
 class Tcb:
@@ -44,6 +44,7 @@ class Tcb:
         "dirty",
         "discarded",
         "done",
+        "dsack",
         "dup_acks_due",
         "ended_at",
         "error",
@@ -70,6 +71,7 @@ class Tcb:
         "listener",
         "local_port",
         "max_snd_wnd",
+        "min_rtt",
         "opened_at",
         "orphan",
         "pace_at",
@@ -92,7 +94,9 @@ class Tcb:
         "reason",
         "reassembly",
         "receive_queue",
+        "recovery",
         "remote_port",
+        "reo_at",
         "reset_received",
         "reset_when_flushed",
         "retransmissions",
@@ -104,11 +108,8 @@ class Tcb:
         "rttvar",
         "rtx_at",
         "rtx_count",
-        "rtx_end",
-        "rtx_nxt",
         "rtx_ts",
         "sack_on",
-        "scoreboard",
         "segments_in",
         "segments_out",
         "send_queue",
@@ -131,6 +132,7 @@ class Tcb:
         "syn_count",
         "syn_due",
         "syn_lost",
+        "tlp_at",
         "train_serial",
         "ts_offset",
         "ts_on",
@@ -210,6 +212,7 @@ class Tcb:
         self.dirty: bool = False
         self.syn_due: bool = False
         self.ack_now: bool = False
+        self.dsack: tuple[int, int] | None = None  # what came twice, for the next ACK to say (RFC 2883)
         self.dup_acks_due: i64 = 0  # one for each out-of-order segment (RFC 5681 4.2)
         self.unacked_in: i64 = 0  # bytes received since the last ACK we sent
         self.push_now: bool = False  # send what there is, full segment or not
@@ -218,15 +221,14 @@ class Tcb:
 
         # Round-trip time and retransmission (RFC 6298)
         self.srtt: i64 = -1
+        self.min_rtt: i64 = NEVER
         self.rttvar: i64 = 0
         self.rto: i64 = policy.rto_initial
         self.rtt_seq: i64 = 0
         self.rtt_at: i64 = NEVER  # when the timed segment left; NEVER: none is timed
         self.rtx_ts: i64 = 0  # TSval of the last time-out; at first our SYN's
         self.rtx_count: i64 = 0  # time-outs or probes in a row
-        self.rtx_nxt: i64 = 0  # [rtx_nxt, rtx_end): believed lost, to be sent again
-        self.rtx_end: i64 = 0
-        self.scoreboard: Scoreboard | None = None
+        self.recovery: Recovery | None = None  # what is in flight, if ``sent_at`` does not say it all
         self.progress_at: i64 = stack.now  # when the peer last acknowledged something new
         self.syn_lost: bool = False
 
@@ -240,6 +242,8 @@ class Tcb:
 
         # Deadlines; 2MSL lives in the TIME-WAIT table
         self.rtx_at: i64 = NEVER
+        self.tlp_at: i64 = NEVER
+        self.reo_at: i64 = NEVER
         self.persist_at: i64 = NEVER
         self.pace_at: i64 = NEVER
         self.probed_at: i64 = -NEVER  # when the last window probe left

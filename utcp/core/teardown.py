@@ -112,7 +112,7 @@ def _release(tcb: Tcb) -> None:
     stack.held -= tcb.held
     tcb.held = 0
     tcb.reassembly = None
-    tcb.scoreboard = None
+    tcb.recovery = None
     tcb.ack_now = False
     tcb.dup_acks_due = 0
 

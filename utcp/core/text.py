@@ -7,6 +7,7 @@ from mypy_extensions import i64
 from utcp.core.buffers import ReceiveQueue
 from utcp.core.closing import abort, on_fin
 from utcp.core.deadlines import unacked_data
+from utcp.core.dsack import note_held, note_old
 from utcp.core.reassembly import Reassembly
 from utcp.core.stack import NEVER
 from utcp.core.states import READABLE, RECEIVING
@@ -27,6 +28,7 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
     # Trim to the window: first what we have, then what we did not ask for
     old: i64 = seq_sub(tcb.rcv_nxt, seq)
     if old > 0:
+        note_old(tcb, seg)
         tcb.ack_now = True
         seq = tcb.rcv_nxt
         start += old
@@ -64,6 +66,8 @@ def _take_data(tcb: Tcb, seq: i64, data: bytes) -> None:
         if held is None:
             held = Reassembly()
             tcb.reassembly = held
+        else:
+            note_held(tcb, seq, len(data))
         held.add(seq, data, tcb.rcv_nxt)
         tcb.dup_acks_due += 1
         return

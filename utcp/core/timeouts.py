@@ -7,15 +7,15 @@ import errno
 from mypy_extensions import i64
 
 from utcp.core.closing import abort, lost_data
-from utcp.core.congestion.window import on_timeout
 from utcp.core.deadlines import earliest_deadline, give_up_at, start_retransmission_timer
 from utcp.core.output import send_probe, send_reset
+from utcp.core.recovery import enter_timeout, on_reordering_timeout
+from utcp.core.recovery_state import may_probe, open_scoreboard
 from utcp.core.rtt import back_off
 from utcp.core.stack import NEVER
 from utcp.core.states import FIN_WAIT_2, SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import FIN_WAIT_2_EXPIRED, LINGER_EXPIRED, TIMED_OUT, enter_closed
-from utcp.wire.seq import MASK
 
 
 def run_deadlines(tcb: Tcb) -> None:
@@ -26,6 +26,10 @@ def run_deadlines(tcb: Tcb) -> None:
         stack.tell_timer(tcb.key, "delayed-ack")
         tcb.delack_at = NEVER
         tcb.ack_now = True
+    if tcb.reo_at <= now:
+        _on_reordering_timeout(tcb)
+    if tcb.tlp_at <= now:
+        _on_probe_timeout(tcb)
     if tcb.pace_at <= now:
         stack.tell_timer(tcb.key, "pacing")
         tcb.pace_at = NEVER
@@ -62,14 +66,34 @@ def _on_retransmission_timeout(tcb: Tcb) -> None:
         tcb.syn_due = True
         back_off(tcb)
     else:
-        on_timeout(tcb, (tcb.snd_nxt - tcb.snd_una) & MASK, tcb.rtx_count > 0)
+        enter_timeout(tcb)
         back_off(tcb)
-        # Everything in flight counts as lost; it is sent again as the window grows from one segment
-        tcb.rtx_nxt = tcb.snd_una
-        tcb.rtx_end = tcb.snd_nxt
         start_retransmission_timer(tcb)
     if tcb.rtx_count == tcb.policy.r1:
         stack.tell_timer(tcb.key, "r1")  # MUST-20 (a): the advice that this path may be dead
+    mark_dirty(tcb)
+
+
+def _on_reordering_timeout(tcb: Tcb) -> None:
+    """RFC 8985 6.2, step 5: what was late is lost."""
+    tcb.stack.tell_timer(tcb.key, "reordering")
+    tcb.reo_at = NEVER
+    r = tcb.recovery
+    if r is not None:
+        on_reordering_timeout(tcb, r)
+        mark_dirty(tcb)
+
+
+def _on_probe_timeout(tcb: Tcb) -> None:
+    """The PTO: ask for an ACK by a tail loss probe, once for each flight (RFC 8985 7.3)."""
+    stack = tcb.stack
+    tcb.tlp_at = NEVER
+    if stack.now >= give_up_at(tcb):
+        return  # which is the retransmission timer's
+    stack.tell_timer(tcb.key, "loss-probe")
+    r = open_scoreboard(tcb)
+    r.probe_due = may_probe(r)
+    start_retransmission_timer(tcb)
     mark_dirty(tcb)
 
 

@@ -1,0 +1,187 @@
+"""Recoveries for nothing are noticed and taken back: F-RTO, timestamps, D-SACKs (RFC 5682, 3522, 4015, 3708)."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.script import RTO, Script
+from support.states import established
+from utcp.core.config import Config
+
+PLAIN = Config(congestion_control="reno", pacing=False, tlp=False)
+TS = "sackok ts=9000/0"
+
+
+def timed_out(config: Config = PLAIN, *, options: str = "", queued: int = 20_000, mss: int = 1000) -> Script:
+    """Ten segments are out, the RTO has come, the first was sent again."""
+    s = established(config, options=options)
+    s.send(queued)
+    assert len(s.take()) == min(queued // mss, 10)
+    s.expect_after(RTO, f". seq=a ack=b len={mss}")
+    s.silent_for(0.1)
+    return s
+
+
+def undone(s: Script) -> int:
+    return s.engine.counters.spurious_recoveries
+
+
+def window(s: Script) -> tuple[int, bool]:
+    """The congestion window, and whether ssthresh is what it was at first."""
+    info = s.conn.info()
+    return info.cwnd, info.ssthresh > 1_000_000
+
+
+class TestForwardRto:
+    @pytest.mark.parametrize("options", ["", "sackok"])
+    def test_acks_for_what_was_not_sent_again(self, options: str) -> None:
+        """RFC 5682 2.1: the first lets two new segments go, the second proves it."""
+        s = timed_out(options=options)
+        s.recv(". seq=b ack=a+1000")
+        s.expect(". seq=a+10000 ack=b len=1000")
+        s.expect(". seq=a+11000 ack=b len=1000")
+        s.recv(". seq=b ack=a+2000")
+        s.take()
+        assert undone(s) == 1
+        assert window(s)[0] >= 10_000
+        assert window(s)[1]
+        s.recv(". seq=b ack=A")
+        s.take()
+
+    def test_a_real_one_goes_on_with_what_is_lost(self) -> None:
+        """Step 3a: the new data arrives, the old does not."""
+        s = timed_out()
+        s.recv(". seq=b ack=a+1000")
+        assert len(s.take()) == 2
+        s.recv(". seq=b ack=a+1000")
+        s.expect(". seq=a+1000 ack=b len=1000")
+        assert undone(s) == 0
+        assert window(s)[0] <= 3000
+
+    def test_a_real_one_by_SACK(self) -> None:
+        s = timed_out(options="sackok")
+        s.recv(". seq=b ack=a+1000")
+        assert len(s.take()) == 2
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+1000 sack=a+10000:a+11000")
+        assert s.take()[0].seg.seq == s.seq("a+1000")
+        assert undone(s) == 0
+
+    def test_without_new_data_it_is_not_tried(self) -> None:
+        s = timed_out(queued=10_000)
+        s.recv(". seq=b ack=a+1000")
+        s.expect(". seq=a+1000 ack=b len=1000")
+        s.expect(". seq=a+2000 ack=b len=1000")
+
+    def test_one_ack_for_the_retransmission_and_more_proves_nothing(self) -> None:
+        """It may have filled the only hole."""
+        s = timed_out()
+        s.recv(". seq=b ack=a+5000")
+        assert len(s.take()) == 2
+        assert undone(s) == 0
+
+    def test_a_duplicate_ack_first(self) -> None:
+        """Step 2a."""
+        s = timed_out()
+        s.recv(". seq=b ack=a")
+        s.silent()
+        s.recv(". seq=b ack=a+1000")
+        assert s.take()[0].seg.seq == s.seq("a+1000")
+
+    def test_all_acknowledged_at_once(self) -> None:
+        s = timed_out()
+        s.recv(". seq=b ack=a+10000")
+        s.take()
+        assert s.conn.recovery is None or s.conn.recovery.phase == 0
+
+    def test_switched_off(self) -> None:
+        s = timed_out(Config(congestion_control="reno", pacing=False, tlp=False, frto=False))
+        s.recv(". seq=b ack=a+1000")
+        s.expect(". seq=a+1000 ack=b len=1000")
+        s.expect(". seq=a+2000 ack=b len=1000")
+        s.recv(". seq=b ack=a+4000")
+        s.take()
+        assert undone(s) == 0
+
+
+class TestUndo:
+    def test_a_time_out_by_the_timestamp_of_the_first_ack(self) -> None:
+        """RFC 3522: it echoes the first transmission, not the second."""
+        s = timed_out(options=TS, mss=988)
+        s.recv(". seq=b ack=a+988 ts=9500/5000100")
+        s.take()
+        assert undone(s) == 1
+        assert window(s)[1]
+        assert window(s)[0] >= 10 * 988
+
+    def test_not_by_an_echo_of_the_retransmission(self) -> None:
+        s = timed_out(options=TS, mss=988)
+        s.recv(". seq=b ack=a+988 ts=9500/5000400")
+        s.take()
+        assert undone(s) == 0
+
+    def recovering(self, options: str = "sackok", config: Config = PLAIN, mss: int = 1000) -> Script:
+        s = established(config, options=options)
+        s.send(10 * mss)
+        assert len(s.take()) == 10
+        s.silent_for(0.1)
+        s.recv(f". seq=b ack=a sack=a+{mss}:a+{4 * mss}")
+        s.expect(f". seq=a ack=b len={mss}")
+        return s
+
+    def test_a_fast_recovery_by_timestamps(self) -> None:
+        s = self.recovering(TS, mss=988)
+        s.silent_for(0.02)
+        s.recv(". seq=b ack=a+3952 ts=7000220/5000100")
+        assert undone(s) == 1
+        assert window(s)[1]
+        s.recv(". seq=b ack=a+9880")
+        s.silent_for(60)
+
+    def test_a_fast_recovery_by_dsack_after_its_end(self) -> None:
+        s = self.recovering()
+        s.recv(". seq=b ack=a+10000")
+        assert not window(s)[1]
+        s.recv(". seq=b ack=a+10000 sack=a:a+1000")
+        assert undone(s) == 1
+        assert window(s)[0] >= 10_000
+        assert window(s)[1]
+
+    def test_while_it_lasts(self) -> None:
+        s = self.recovering()
+        s.recv(". seq=b ack=a+4000 sack=a:a+1000")
+        assert undone(s) == 1
+        s.recv(". seq=b ack=a+10000")
+        s.silent_for(60)
+
+    def test_only_when_all_of_it_was_in_vain(self) -> None:
+        s = established(PLAIN, options="sackok")
+        s.send(10_000)
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a sack=a+2000:a+10000")
+        assert [sent.seg.seq - s.seq("a") for sent in s.take()] == [0, 1000]
+        s.recv(". seq=b ack=a+10000 sack=a:a+1000")
+        assert undone(s) == 0
+        s.recv(". seq=b ack=a+10000 sack=a+1000:a+2000")
+        assert undone(s) == 1
+
+    @pytest.mark.parametrize("block", ["a-1000:a-500", "a+10000:a+10000", "a+500:a+1000"])
+    def test_not_by_a_dsack_of_something_else(self, block: str) -> None:
+        s = self.recovering()
+        s.recv(f". seq=b ack=a+10000 sack={block}")
+        assert undone(s) == 0
+
+    def test_not_after_the_next_flight(self) -> None:
+        s = self.recovering()
+        s.recv(". seq=b ack=a+10000")
+        s.send(1000)
+        s.take()
+        s.recv(". seq=b ack=a+11000")
+        s.recv(". seq=b ack=a+11000 sack=a:a+1000")
+        assert undone(s) == 0
+
+    def test_switched_off(self) -> None:
+        s = self.recovering(config=Config(congestion_control="reno", pacing=False, undo=False))
+        s.recv(". seq=b ack=a+10000 sack=a:a+1000")
+        assert undone(s) == 0
