@@ -13,6 +13,7 @@ import pytest
 
 import utcp
 from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
+from support.names import resolve_to
 
 
 @pytest.fixture
@@ -176,13 +177,6 @@ async def test_happy_eyeballs_goes_on_when_an_attempt_fails(monkeypatch: pytest.
         async with asyncio.timeout(1):
             transport, _ = await utcp.create_connection(Recorder, "many.example", port, happy_eyeballs_delay=60)
         transport.abort()
-
-
-def resolve_to(monkeypatch: pytest.MonkeyPatch, hosts: list[str], port: int) -> None:
-    async def getaddrinfo(*args: Any, **kwargs: Any) -> list[Any]:
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in hosts]
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
 
 async def test_local_addr() -> None:

@@ -6,8 +6,8 @@ import asyncio
 import functools
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, final
 
 import utcp
@@ -116,6 +116,29 @@ def on_uvloop() -> bool:
 def port_of(server: Any) -> int:
     port: int = server.sockets[0].getsockname()[1]
     return port
+
+
+def free_port(stack: Stack) -> int:
+    """A port that nobody listens on."""
+    with socket.socket(socket.AF_INET, stack.socket_type) as sock:
+        sock.bind((HOST, 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+@contextmanager
+def deaf(stack: Stack, host: str = HOST, port: int = 0) -> Iterator[int]:
+    """Somebody who never completes a handshake: for the kernel's, a listener whose queue is full. Yields the port."""
+    with ExitStack() as sockets:
+        sock = sockets.enter_context(socket.socket(socket.AF_INET, stack.socket_type))
+        sock.bind((host, port))
+        if not stack.is_utcp:
+            sock.listen(0)
+            for _ in range(3):
+                filler = sockets.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(sock.getsockname())
+        yield sock.getsockname()[1]
 
 
 async def until(condition: Callable[[], bool]) -> None:

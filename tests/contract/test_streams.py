@@ -36,19 +36,6 @@ async def test_data_before_a_reset(stack: Stack) -> None:
             await reader.readexactly(1)
 
 
-@pytest.mark.parametrize("call", ["read", "readline", "readuntil", "readexactly"])
-async def test_cancelling_a_reader_loses_nothing(stack: Stack, call: str) -> None:
-    async with stack.streams() as (_, writer, reader, _):
-        read = getattr(reader, call)
-        waiting = asyncio.ensure_future(read(10) if call in ("read", "readexactly") else read())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        writer.write(b"all of it\n")
-        assert await reader.readline() == b"all of it\n"
-
-
 async def test_a_timeout_leaves_the_connection(stack: Stack) -> None:
     async with stack.streams() as (_, writer, reader, _):
         with pytest.raises(TimeoutError):
@@ -56,14 +43,3 @@ async def test_a_timeout_leaves_the_connection(stack: Stack) -> None:
                 await reader.readexactly(3)
         writer.write(b"yes")
         assert await reader.readexactly(3) == b"yes"
-
-
-async def test_cancelling_wait_closed_leaves_the_close(stack: Stack) -> None:
-    async with stack.streams() as (_, writer, reader, _):
-        writer.write(b"bye")
-        writer.close()
-        assert writer.is_closing()
-        waiting = asyncio.ensure_future(asyncio.shield(writer.wait_closed()))
-        waiting.cancel()
-        assert await reader.read() == b"bye"
-        await writer.wait_closed()

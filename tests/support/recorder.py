@@ -94,9 +94,11 @@ class Accepted:
         self._factory = factory
         self.all: list[Any] = []
         self._queue: asyncio.Queue[Any] = asyncio.Queue()
+        self.made: list[Any] = []
 
     def __call__(self) -> Any:
         protocol = self._factory()
+        self.made.append(protocol)
         self.all.append(protocol)
         self._queue.put_nowait(protocol)
         return protocol

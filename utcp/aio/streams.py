@@ -71,6 +71,9 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
         _strong_reader: StreamReader | None
         _loop: asyncio.AbstractEventLoop
         _task: asyncio.Task[None] | None
+
+        def _get_close_waiter(self, stream: asyncio.StreamWriter) -> asyncio.Future[None]: ...
+
         _over_ssl: bool
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -132,6 +135,10 @@ class StreamWriter(asyncio.StreamWriter):
     @property
     def transport(self) -> Transport:
         return self._transport
+
+    async def wait_closed(self) -> None:
+        """As asyncio's; but cancelling it is nobody else's loss, who waits too or will."""
+        await asyncio.shield(self._protocol._get_close_waiter(self))
 
     async def lingering_close(self, timeout: float) -> CloseInfo:
         """As the transport's, in place of ``close`` and ``wait_closed``: RFC 9112 9.6 has HTTP servers do it."""
