@@ -18,6 +18,7 @@ import pytest
 import utcp
 from aio.protocols import HOST, Accepted, Recorder, pair, serving, transport_of
 from support.certificates import NAME, Certificates
+from support.recorder import fill
 from utcp.sim import Network, run
 
 
@@ -248,6 +249,30 @@ class TestHandshake:
             with pytest.raises(ssl.SSLError):
                 await writer.start_tls(certificates.client(), server_hostname=NAME)
             await done
+
+    async def test_an_upgrade_of_a_writer_that_is_paused(self, certificates: Certificates) -> None:
+        begin: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def handle(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
+            await reader.readexactly(await begin)
+            await writer.start_tls(certificates.server())
+            writer.write(await reader.readline())
+            writer.close()
+
+        async with await utcp.start_server(handle, HOST, 0) as server:
+            transport, client = await utcp.create_connection(Recorder, HOST, server.sockets[0].port)
+            written = await fill(transport, client)
+            assert client.events == ["made", "pause"]
+            upgrade = utcp.start_tls(transport, client, certificates.client(), server_hostname=NAME)
+            upgrading = asyncio.ensure_future(upgrade)
+            begin.set_result(written)
+            transport = await upgrading
+            await client.resumed
+            assert client.events == ["made", "pause", "resume"]
+            transport.write(b"secret\n")
+            assert await client.received(7) == b"secret\n"
+            transport.close()
+            await client.lost
 
     async def test_an_upgrade_of_a_reader_that_paused(self, certificates: Certificates) -> None:
         """A ClientHello behind more than the reader's limit: the upgrade resumes it."""

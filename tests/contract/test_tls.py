@@ -639,6 +639,9 @@ async def test_truncation(stack: Stack, contexts: Contexts) -> None:
         assert server.data == b"all of it?"
         if stack.is_utcp or not on_uvloop():  # which does not call eof_received
             assert server.events == ["made", "data", "eof", "lost"]
+        await asyncio.sleep(0.01)
+        with pytest.raises(ssl.SSLWantReadError):
+            client.tls.read()  # no close_notify in answer
         client.transport.close()
         if closed is not None:
             assert (await closed).reason == "truncated"

@@ -146,6 +146,7 @@ class TlsLayer(asyncio.Protocol):
 
     def connection_made(self, transport: Any) -> None:
         self._below = transport
+        self._paused = self._connected and transport._protocol_paused
         transport._channel.tls = self
         transport.set_write_buffer_limits(HIGH_WATER)
         self._timer = self._loop.call_later(self._tls.handshake_timeout, self._handshake_timed_out)
@@ -211,8 +212,6 @@ class TlsLayer(asyncio.Protocol):
         if not self._connected:
             self._connected = True
             self._tell("connection_made", self.transport)
-        if self._lower._protocol_paused and not self._paused:
-            self.pause_writing()
         self._wake(None)
         self._decrypt()
         self._deliver()
