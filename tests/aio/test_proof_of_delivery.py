@@ -92,7 +92,7 @@ async def test_closed_while_the_endpoint_closes(time_wait: Any) -> None:
     """The peer keeps its side open: the endpoint gives up on its FIN, and whoever waits for it hears so."""
     accepted = Accepted(lambda: Recorder(keep_open=True))
     server = await utcp.create_server(accepted, HOST, 0)
-    config = utcp.Config(fin_timeout=0.3)
+    config = utcp.Config(fin_timeout=0.3 if time_wait == "linger" else 60.0)
     endpoint = await utcp.Endpoint.create((HOST, 0), config=config)
     transport, _ = await endpoint.create_connection(Recorder, *server.sockets[0].getsockname()[:2])
     peer = await accepted.get()

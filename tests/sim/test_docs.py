@@ -21,7 +21,7 @@ def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert isinstance(network, Network)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "b'HELLO'"
-    assert printed[1].startswith("CloseInfo(reason='graceful'")
+    assert printed[1].startswith("graceful, closed first here, ")
     assert float(printed[2]) > 3600
     assert printed[3] == "seed 7" and len(printed) == 4 + len(network.trace)
 

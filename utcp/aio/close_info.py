@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from utcp.core.connection import Connection
 from utcp.core.info import closed_by_peer, last_ack_missing, seconds_in
 from utcp.core.states import State
 
 
-@dataclass(frozen=True)
-class CloseInfo:
+class CloseInfo(NamedTuple):
     """What ``await transport.closed()`` returns once the teardown is complete on this side.
 
     Attributes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from utcp.aio.close_info import CloseInfo
@@ -104,7 +103,7 @@ class TlsTransport(Transport):
         if info.reason != "graceful":
             return info
         unread = 0 if info.unread_bytes == self.layer.notified else info.unread_bytes
-        return replace(info, reason="truncated" if self.layer.truncated else info.reason, unread_bytes=unread)
+        return info._replace(reason="truncated" if self.layer.truncated else info.reason, unread_bytes=unread)
 
     def take_unread(self) -> bytes:
         return self.layer.take_unread()
