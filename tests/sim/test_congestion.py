@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from utcp.core.config import Config
+from utcp.core.congestion import LOSS
 from utcp.core.connection import Connection
-from utcp.sim import Host, Network
+from utcp.sim import Host, Network, Packet
 
 SECOND = 1_000_000_000
 
@@ -52,6 +53,43 @@ def test_100_megabits_over_50_milliseconds(algorithm: str) -> None:
     lost = transfer.connection.info().retransmissions
     assert transfer.rate(2.0) > 95e6
     assert transfer.connection.info().retransmissions == lost
+
+
+@pytest.mark.parametrize(("algorithm", "every", "rtt"), [("reno", 800, 0.05), ("cubic", 2000, 0.2)])
+def test_the_response_function_of_a_whole_connection(algorithm: str, every: int, rtt: float) -> None:
+    """Each ``every``-th segment is lost, and recovered: the average window is that of theory within a tenth.
+
+    RFC 9438 5.1: sqrt(3 / 2p) for Reno, 1.054 (RTT / p)**(3/4) for CUBIC in its own region.
+    """
+    expected = (1.5 * every) ** 0.5 if algorithm == "reno" else (0.4 * 3.7 / 1.2) ** 0.25 * (rtt * every) ** 0.75
+    network = Network(delay=rtt / 2, rate=1e9, record=False)
+    transfer = Transfer(network, Config(congestion_control=algorithm, receive_buffer=1 << 24))
+    connection = transfer.connection
+    network.run_until(lambda: connection.congestion is not None)
+    control: Any = connection.congestion
+    mss = connection.info().snd_mss
+    # As if the last reduction had been one of theory's, or a little less: see test_congestion_cubic.py
+    top = expected * (4 / 3 if algorithm == "reno" else 4 / 3.7)
+    control.on_congestion_event(LOSS, round(0.95 * top) * mss, network.now)
+    if algorithm == "cubic":
+        control.w_max = round(0.95 * top) * mss
+    control.cwnd = control.ssthresh
+    sent = 0
+
+    def each(packet: Packet) -> bool:
+        nonlocal sent
+        if packet.src != "client":
+            return False
+        sent += 1
+        return sent % every == 0
+
+    network.drop(each)
+    network.run_until(lambda: sent >= every)
+    began, before, lost = network.now, transfer.received, connection.info().retransmissions
+    network.run_until(lambda: sent >= 6 * every)
+    round_trips = (network.now - began) / SECOND / rtt
+    assert connection.info().retransmissions - lost == 5
+    assert (transfer.received - before) / mss / round_trips == pytest.approx(expected, rel=0.1)
 
 
 def test_pacing_keeps_the_queue_of_a_bottleneck_short() -> None:
