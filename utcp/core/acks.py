@@ -110,10 +110,10 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64, flight: i64) -> bool:
             mark_ready(tcb, ACKED)
     measure(tcb, seg)
     r = tcb.recovery
-    if r is None:
-        on_acked(tcb, data, data, 0, flight, False, False)
-    else:
+    if r is not None:
         on_ack(tcb, r, seg, acked, flight, False)
+    elif data > 0:
+        on_acked(tcb, data, data, 0, flight, False, False)
     tcb.progress_at = tcb.stack.now
     tcb.rtx_count = 0
     # RFC 6298 5.2, 5.3

@@ -12,7 +12,7 @@ from mypy_extensions import i64
 
 from utcp.core.congestion.window import restart_after_idle
 from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retransmission_timer
-from utcp.core.pacing import charge, train_allowance, unpaced_flight
+from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
 from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
 from utcp.core.rtt import time_segment
 from utcp.core.spurious import on_sent_again
@@ -227,7 +227,9 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
     if r is not None:
         outside = flight - pipe(tcb, r)
     before = tcb.snd_nxt
-    unpaced = unpaced_flight(tcb)
+    unpaced: i64 = FREE
+    if tcb.congestion is not None:
+        unpaced = unpaced_flight(tcb)
     allowance: i64 = 0  # bytes of a train that may still leave now
     train: i64 = 0  # ... and that have left
     tcb.pace_at = NEVER

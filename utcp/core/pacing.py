@@ -25,7 +25,8 @@ _SECOND: Final = 1_000_000_000
 def unpaced_flight(tcb: Tcb) -> i64:
     """Up to so many bytes in flight segments leave at once."""
     control = tcb.congestion
-    if control is None or not control.paced or tcb.srtt <= 0:
+    assert control is not None
+    if not control.paced or tcb.srtt <= 0:
         return FREE
     return initial_window(tcb)
 
