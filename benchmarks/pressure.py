@@ -25,6 +25,7 @@ PER_PEER = 25_000  # connections between two addresses: there are only so many e
 DRAIN = bytes(3000)
 MESSAGE = bytes(100)
 HALF_OPEN = 1024
+LONG_FLOOD = 400_000  # SYNs for which memory is watched
 BATCH = 2000  # connections to begin or end before segments are exchanged
 STATM = Path("/proc/self/statm")
 
@@ -171,28 +172,26 @@ def measure_flood(rate: int, seconds: float = 2.0, connections: int = 100) -> Fi
     flood = Flood(pair.server, random.Random(1))
     turns = 10
     quiet = flooded = 0.0
-    resident = []
     for _ in range(turns):
         quiet += exchange_for(pair, clients, servers, seconds / turns, None, 0)
         flooded += exchange_for(pair, clients, servers, seconds / turns, flood, rate)
-        resident.append(resident_bytes())
     assert flood.sent > 0 and len(clients) == len(servers) == connections
     assert not any(conn.info().retransmissions for conn in clients + servers)
-    counters = pair.server.counters
+    forged, cookies, spent = flood.sent, int(pair.server.counters.syn_cookies_sent), flood.spent
     assert pair.server.states()[State.ESTABLISHED] == connections
-    half = turns // 2
+    resident = [flood.go_on(pair, rate, LONG_FLOOD // 4) for _ in range(4)]
     pair.pass_time(pair.now + 200 * SECOND)
     assert pair.server.states() == {State.ESTABLISHED: connections, State.LISTEN: 1}
     return {
         "flood: forged SYNs a second": rate,
-        "flood: ... in all": flood.sent,
-        "flood: ... answered by a cookie": int(counters.syn_cookies_sent),
+        "flood: ... in all": forged,
+        "flood: ... answered by a cookie": cookies,
         "flood: half-open connections, at most": HALF_OPEN,
         "flood: messages a second without it": quiet / turns,
         "flood: ... with it": flooded / turns,
         "flood: the rate that is kept, %": 100 * flooded / quiet,
-        "flood: a forged SYN, us": flood.spent / 1000 / flood.sent,
-        "flood: memory grown in its second half, kB": (resident[-1] - resident[half]) / 1024,
+        "flood: a forged SYN, us": spent / 1000 / forged,
+        f"flood: memory grown by the last {LONG_FLOOD // 2:,}, kB": (resident[3] - resident[1]) / 1024,
     }
 
 
@@ -217,6 +216,16 @@ class Flood:
             train.payload()
         self.spent += process_time_ns() - began
         self.sent += count
+
+    def go_on(self, pair: Pair, rate: int, count: int) -> int:
+        """So many more, at that rate, and nothing else. How much memory the process takes then, in bytes."""
+        for _ in range(0, count, BATCH):
+            self.send(BATCH, pair.now)
+            pair.now += BATCH * SECOND // rate
+            pair.server.handle_timeout(pair.now)
+            pair.exchange()
+        gc.collect()
+        return resident_bytes()
 
 
 def exchange_for(
