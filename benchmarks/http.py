@@ -23,7 +23,7 @@ from benchmarks.teardown import at_least, header, median_of, seconds, seconds_or
 from benchmarks.workload import Result, Workload
 
 STACKS = ("utcp", "kernel")
-MODES = {"new connections": False, "keep-alive": True}
+MODES = {"new-connections": False, "keep-alive": True}
 
 
 class HttpPeer:

@@ -41,7 +41,7 @@ async def test_the_kernel_does_the_same_work(keep_alive: bool) -> None:
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert http.main(["--seconds", "0.2", "--rounds", "1", "--in-flight", "2", "--msl", "0.1", "--json"]) == 0
     whole = json.loads(capsys.readouterr().out)
-    for mode in ("new connections", "keep-alive"):
+    for mode in ("new-connections", "keep-alive"):
         for stack in ("utcp", "kernel"):
             assert whole[mode][stack]["rates"] == [whole[mode][stack]["rate"]]
         assert whole[mode]["ratio"] == pytest.approx(whole[mode]["utcp"]["rate"] / whole[mode]["kernel"]["rate"])
@@ -54,7 +54,7 @@ def test_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert http.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "keep-alive, requests/s" in printed
-    assert "new connections" not in printed
+    assert "new-connections" not in printed
 
 
 @pytest.mark.parametrize("arguments", ["--seconds 0", "--mode pipelined", "--rounds 0"])

@@ -202,6 +202,20 @@ async def test_a_local_address() -> None:
         assert (await response.text()).startswith("('127.0.0.2', ")
 
 
+async def test_a_name_with_an_address_that_nobody_serves(carried: Carried) -> None:
+    """aiohttp connects a socket first, which always succeeds here; when the connection then fails it tries the next."""
+
+    class Two(aiohttp.ThreadedResolver):
+        async def resolve(self, host: str, *args: Any, **kwargs: Any) -> Any:
+            (found,) = await super().resolve(host, *args, **kwargs)
+            return [found | {"host": "127.0.0.2.utcp"}, found]
+
+    async with site() as url, aiohttp.ClientSession(connector=aiohttp.TCPConnector(resolver=Two())) as client:
+        async with client.get(url) as response:
+            assert await response.text() == HELLO
+        assert carried.connections == 1
+
+
 async def test_their_test_server_on_a_udp_socket(carried: Carried) -> None:
     """What binds its socket itself takes a UDP one."""
 
