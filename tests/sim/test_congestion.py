@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from utcp.core.config import Config
-from utcp.core.congestion import LOSS
+from utcp.core.congestion import LOSS, UNLIMITED
 from utcp.core.connection import Connection
 from utcp.sim import Host, Network, Packet
 
@@ -53,6 +53,18 @@ def test_100_megabits_over_50_milliseconds(algorithm: str) -> None:
     lost = transfer.connection.info().retransmissions
     assert transfer.rate(2.0) > 95e6
     assert transfer.connection.info().retransmissions == lost
+
+
+def test_a_deep_queue_ends_slow_start_before_anything_is_lost() -> None:
+    """HyStart++ (RFC 9406), with the round-trip times that the engine measures; and the rate sample is the link's."""
+    network = Network(delay=0.025, rate=100e6, queue=20_000_000, record=False)
+    transfer = Transfer(network, Config(receive_buffer=1 << 25), mtu=9000)
+    network.run_for(2.5)
+    info = transfer.connection.info()
+    assert info.ssthresh < UNLIMITED
+    assert info.retransmissions == 0
+    data = info.snd_mss / (info.snd_mss + 12 + 20 + 28)  # a segment's data in what the link carries
+    assert info.delivery_rate == pytest.approx(100e6 / 8 * data, rel=1e-3)
 
 
 @pytest.mark.parametrize(("algorithm", "every", "rtt"), [("reno", 800, 0.05), ("cubic", 2000, 0.2)])
