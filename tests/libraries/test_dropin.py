@@ -173,6 +173,15 @@ def test_the_loop_underneath(base: Literal["uvloop", "asyncio"] | None, module: 
         loop.close()
 
 
+def test_without_uvloop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = utcp.new_event_loop()
+    assert isinstance(loop, asyncio.SelectorEventLoop)
+    loop.close()
+    with pytest.raises(ImportError):
+        utcp.new_event_loop(base="uvloop")
+
+
 def test_the_config(run: Callable[..., None]) -> None:
     async def main() -> None:
         async with connected(NAME) as (client, server):
