@@ -22,8 +22,8 @@ class Peer:
 
     ``ends_when`` says when it closes its sending side: "written" (as soon as everything is written), "eof"
     (everything written and the other side has ended) or "never" (but by ``half_close``). ``answers_at_eof``: it writes
-    only after that. ``closes``: it ends by ``close(flush=True)``, as asyncio's transports do, instead of half-closing.
-    ``reads=False``: it never reads.
+    only after that. ``closes``: it ends by ``close(flush=True)``, as asyncio's transports do, instead of half-closing,
+    or with ``lingers`` (ns) by ``lingering_close``. ``reads=False``: it never reads.
     Writing stops at about 64 kB not sent and goes on when they are.
     """
 
@@ -36,6 +36,7 @@ class Peer:
         ends_when: str = "written",
         answers_at_eof: bool = False,
         closes: bool = False,
+        lingers: int = 0,
         reads: bool = True,
     ) -> None:
         self.network = network
@@ -44,6 +45,7 @@ class Peer:
         self.ends_when = ends_when
         self.answers_at_eof = answers_at_eof
         self.closes = closes
+        self.lingers = lingers
         self.reads = reads
         self.written = 0
         self.read = 0
@@ -98,6 +100,9 @@ class Peer:
         connection = self.connection
         assert connection is not None
         self.ended = True
+        if self.lingers:
+            connection.lingering_close(self.lingers, self.network.now)
+            return
         if self.closes:
             connection.close(self.network.now, flush=True)
             return

@@ -47,9 +47,14 @@ def close_first(life: Life) -> None:
 
 
 def linger_in_time(life: Life) -> None:
-    close_first_config = replace(life.hosts[0].engine.config, linger=86_400)
     life.client.closes, life.client.incoming, life.server.outgoing = True, b"", b""
-    life.open(close_first_config)
+    life.open(replace(life.hosts[0].engine.config, linger=86_400))
+
+
+def lingering_close(life: Life) -> None:
+    """The server still says what it has to say; nobody reads it, and nobody resets the connection for it."""
+    life.client.lingers, life.client.incoming = 86_400 * 10**9, b""
+    life.open()
 
 
 def simultaneous_open(life: Life) -> None:
@@ -127,6 +132,7 @@ GRACEFUL: dict[str, Callable[[Life], None]] = {
     "close with data queued": close_with_data_queued,
     "close first": close_first,
     "linger, in time": linger_in_time,
+    "lingering close": lingering_close,
     "simultaneous open": simultaneous_open,
 }
 ROUGH: dict[str, Callable[[Life], None]] = {
