@@ -20,7 +20,7 @@ COMPILED_PACKAGES = ("utcp/wire", "utcp/core", "utcp/core/congestion")
 # Modules of those packages that stay Python: a compiled dataclass has no docstring, its errors do not name the field
 INTERPRETED = ("utcp/core/config.py",)
 # Modules outside of them that are hot
-HOT = ("utcp/aio/channel.py", "utcp/aio/pump.py")
+HOT = ("utcp/aio/channel.py", "utcp/aio/datagrams.py", "utcp/aio/pump.py")
 
 MODE = os.environ.get("UTCP_MYPYC", "auto")
 # The in-tree backend sets this: setup.py is also run to ask for build requirements, before mypy is there.

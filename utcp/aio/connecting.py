@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from utcp.aio.addresses import Address, Resolved, interleave, literal, resolve
+from utcp.aio.attempt import Made, Outcome, TooLateError, attempt, bind_error
 from utcp.aio.datagrams import UdpSocket
 from utcp.aio.endpoint import Endpoint
 from utcp.aio.hosts import Host, host_of
@@ -152,10 +153,8 @@ def _client_endpoint(loop: asyncio.AbstractEventLoop, family: int) -> Endpoint:
     return endpoint
 
 
-def _local_for(host: Host, family: int, candidates: list[Resolved] | None) -> Address | None:
+def _local_for(host: Host, family: int, candidates: list[Resolved]) -> Address:
     """The first local address of the right family that is ours."""
-    if candidates is None:
-        return None
     problems: list[OSError] = []
     for candidate in candidates:
         if candidate.family != family:
@@ -163,21 +162,12 @@ def _local_for(host: Host, family: int, candidates: list[Resolved] | None) -> Ad
         try:
             host.check_local(family, candidate.at(0))
         except OSError as error:
-            problems.append(_bind_error(error, (candidate.host, candidate.port)))
+            problems.append(bind_error(error, (candidate.host, candidate.port)))
             continue
         return (candidate.host, candidate.port)
     if problems:
         raise problems.pop()
     raise OSError(f"no matching local address with {family=} found")
-
-
-def _bind_error(error: OSError, address: Address) -> OSError:
-    reason = (error.strerror or str(error)).lower()
-    return OSError(error.errno, f"error while attempting to bind on address {address!r}: {reason}")
-
-
-Made = tuple[Transport, Any]
-Outcome = Made | OSError  # a value where a connection could not be had; what is raised is somebody else's doing
 
 
 async def _connect(
@@ -188,38 +178,18 @@ async def _connect(
     locals_: list[Resolved] | None,
     config: Config | None,
 ) -> Outcome:
-    """One attempt. The future is all it costs: no task, no callback through the loop."""
+    """One attempt, through ``endpoint`` or the one that this loop's clients share."""
     loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[Any] = loop.create_future()  # gets the protocol
-    where = address.at(address.port if udp_port is None else udp_port)
     local: Address | None = None
     try:
         if endpoint is None:
             endpoint = _client_endpoint(loop, address.family)
-        local = _local_for(host_of(loop), address.family, locals_)
-        transport = endpoint.connect(
-            protocol_factory, where, address.port, local_addr=local, config=config, waiter=waiter
-        )
+        if locals_ is not None:
+            local = _local_for(host_of(loop), address.family, locals_)
     except OSError as error:
-        return error if local is None or not local[1] else _bind_error(error, local)
-    try:
-        protocol = await waiter
-    except _TooLateError as error:
         return error
-    except OSError as error:
-        if transport._channel.connected:
-            raise  # the protocol factory's
-        if error.errno is None:
-            return error
-        return OSError(error.errno, f"Connect call failed {(address.host, address.port)}: {error.strerror}")
-    except BaseException:
-        transport.abort()
-        raise
-    return transport, protocol
-
-
-class _TooLateError(OSError):
-    """Another attempt was faster."""
+    where = address.at(address.port if udp_port is None else udp_port)
+    return await attempt(endpoint, protocol_factory, where, address.port, local, config)
 
 
 def _for_the_first(protocol_factory: ProtocolFactory) -> ProtocolFactory:
@@ -229,7 +199,7 @@ def _for_the_first(protocol_factory: ProtocolFactory) -> ProtocolFactory:
     def make() -> asyncio.BaseProtocol:
         nonlocal taken
         if taken:
-            raise _TooLateError
+            raise TooLateError
         taken = True
         return protocol_factory()
 

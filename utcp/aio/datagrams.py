@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
+from mypy_extensions import mypyc_attr
+
 from utcp.aio import icmp
 from utcp.aio.addresses import Address, is_loopback
 from utcp.aio.routes import Route, find_route
@@ -121,6 +123,7 @@ class Datagrams(Protocol):
         """The same in a forked child, where the event loop is the parent's."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class UdpSocket:
     """A UDP socket with batching (GSO, GRO), local addresses (IP_PKTINFO) and ICMP errors (IP_RECVERR).
 

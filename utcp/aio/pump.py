@@ -266,7 +266,9 @@ class Pump:
             for conn in ready:
                 told = conn.context
                 if isinstance(told, Channel):  # None: its protocol has been told of the end
-                    told.call(conn.take_ready())
+                    bits = conn.take_ready()
+                    if bits != 0:  # else it has just been accepted, and told everything
+                        told.call(bits)
         except BaseException:  # KeyboardInterrupt, SystemExit: the others are told if the loop runs again
             self._again += again
             self._again += [conn.context for conn in ready if conn.context is not None]

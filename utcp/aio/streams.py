@@ -29,6 +29,8 @@ class StreamReader(asyncio.StreamReader):
     if TYPE_CHECKING:  # asyncio's, which typeshed does not tell of
         _buffer: bytearray
         _eof: bool
+        _loop: asyncio.AbstractEventLoop
+        _paused: bool
         _waiter: asyncio.Future[None] | None
         _transport: Transport | None
 
@@ -45,6 +47,14 @@ class StreamReader(asyncio.StreamReader):
             if not waiter.done():
                 waiter.set_exception(exc)
 
+    def feed_eof(self) -> None:
+        self._eof = True
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.cancelled():
+                waiter.set_result(None)
+
     async def read(self, n: int = -1) -> bytes:
         if n >= 0:
             return await super().read(n)
@@ -58,7 +68,18 @@ class StreamReader(asyncio.StreamReader):
     async def _wait_for_data(self, func_name: str) -> None:
         if self._failure is not None:
             raise self._failure
-        await super()._wait_for_data(func_name)  # type: ignore[misc]
+        # As asyncio's from here on, but that a call of it is a coroutine more for each wait
+        if self._waiter is not None:
+            raise RuntimeError(f"{func_name}() called while another coroutine is already waiting for incoming data")
+        if self._paused:
+            assert self._transport is not None
+            self._paused = False
+            self._transport.resume_reading()
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
 
 
 class StreamReaderProtocol(asyncio.StreamReaderProtocol):
@@ -95,12 +116,13 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
             self._task.add_done_callback(functools.partial(_handler_done, self._loop, transport))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reader = self._stream_reader
-        transport = self._transport
-        if exc is not None and reader is not None and transport is not None:
-            rest = transport.take_unread()  # the reader had paused
-            if rest and not reader._eof:
-                reader.feed_data(rest)
+        if exc is not None:
+            reader = self._stream_reader
+            transport = self._transport
+            if reader is not None and transport is not None:
+                rest = transport.take_unread()  # the reader had paused
+                if rest and not reader._eof:
+                    reader.feed_data(rest)
         super().connection_lost(exc)
 
     def replace_transport(self, transport: Transport) -> None:
@@ -176,7 +198,9 @@ async def open_connection(
     loop = asyncio.get_running_loop()
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
-    transport, _ = await create_connection(lambda: protocol, host, port, **kwds)
+    endpoint = kwds.pop("endpoint", None)
+    connect = create_connection if endpoint is None else endpoint.create_connection
+    transport, _ = await connect(lambda: protocol, host, port, **kwds)
     return reader, StreamWriter(transport, protocol, reader, loop)
 
 

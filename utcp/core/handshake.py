@@ -7,7 +7,6 @@ from typing import Final
 from mypy_extensions import i64
 
 from utcp.core.congestion.window import start_congestion_control
-from utcp.core.paths import is_ipv6
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
@@ -45,7 +44,7 @@ def accept_options(tcb: Tcb, seg: Segment) -> None:
     if tcb.ts_on:
         tcb.ts_recent = seg.ts_val
         tcb.ts_recent_at = tcb.stack.now
-    default: i64 = DEFAULT_MSS_IPV6 if is_ipv6(tcb.route.peer) else DEFAULT_MSS
+    default: i64 = DEFAULT_MSS_IPV6 if tcb.route.ipv6 else DEFAULT_MSS
     tcb.peer_mss = seg.mss if seg.mss > 0 else default
     set_smss(tcb)
 

@@ -44,6 +44,7 @@ class Path:
     __slots__ = (
         "connecting",
         "index",
+        "ipv6",
         "key",
         "key0",
         "key1",
@@ -60,6 +61,7 @@ class Path:
         self.index: i64 = index
         self.local: object = local
         self.peer: object = peer
+        self.ipv6: bool = is_ipv6(peer)
         self.key: bytes = key  # keys the connections' ISNs and timestamp offsets, these being its first words
         self.key0: i64 = int.from_bytes(key[:4], "big")
         self.key1: i64 = int.from_bytes(key[4:8], "big")
