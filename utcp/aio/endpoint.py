@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Self
@@ -324,6 +324,19 @@ class Endpoint:
     def is_open(self) -> bool:
         """Whether there is still a socket."""
         return self._pump.open
+
+    def unclosed(self, *, owned: bool) -> Iterator[tuple[str, object]]:
+        """What nobody has closed, and what it is called; ``owned``: the endpoint itself is a program's to close."""
+        if self._closing:
+            return
+        for server in dict.fromkeys(self._servers.values()):
+            yield "server", server
+        for conn in self.engine.connections():
+            channel = conn.context
+            if channel is not None and channel.connected and not channel.closing:
+                yield "transport", channel.transport
+        if owned and not self._retiring:
+            yield "endpoint", self
 
     def abandon(self) -> None:
         """In a forked child: close our copy of the socket and touch nothing that the parent shares."""

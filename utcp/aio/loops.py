@@ -7,6 +7,8 @@ for a bounded time, until what was written and the FINs behind it are acknowledg
   of ours, which closes the loop's endpoints;
 - a bare ``loop.close()`` does the same before it closes;
 - and so does the end of the interpreter for a loop that nobody closed.
+
+Each of them warns (ResourceWarning) of the servers, transports and endpoints that are still open then.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
@@ -49,6 +52,7 @@ class LoopEndpoints:
             yield
         finally:
             self._guard = None
+            self._warn_of_unclosed()
             await self.aclose()
 
     async def aclose(self) -> None:
@@ -73,10 +77,22 @@ class LoopEndpoints:
         anything: Any = loop
         anything.close = close_after_endpoints
 
+    def _warn_of_unclosed(self) -> None:
+        """What the program should have closed: in asyncio's words, which has the garbage collector say them."""
+        ours = self.clients.values()
+        for endpoint in list(self.endpoints):
+            for kind, source in endpoint.unclosed(owned=endpoint not in ours):
+                message = f"unclosed {kind} {source!r}"
+                try:
+                    warnings.warn(message, ResourceWarning, stacklevel=1, source=source)
+                except ResourceWarning as error:  # -W error; the closing goes on
+                    endpoint.loop.call_exception_handler({"message": message, "exception": error})
+
     def finish(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run ``loop`` until the endpoints are closed."""
         if not self.endpoints:
             return
+        self._warn_of_unclosed()
         closing = self.aclose()
         try:
             loop.run_until_complete(closing)
