@@ -97,13 +97,16 @@ def test_the_web_site_serves_files(tmp_path: Path) -> None:
     (tmp_path / "page.txt").write_text("a page")
     server = start("http_server.py", "server", "--port", "0", "--directory", str(tmp_path))
     assert server.stdout is not None
-    with server.stdout:
+    try:
         url = re.findall(r"http://127\.0\.0\.1\.utcp:\d+", server.stdout.readline())[0]
         assert run("http_server.py", "get", f"{url}/files/page.txt") == (0, "a page")
         assert run("http_server.py", "get", f"{url}/none") == (1, "404: Not Found")
         server.send_signal(signal.SIGINT)
-        assert server.wait(timeout=20) == 0
-        assert "Traceback" not in server.stdout.read()
+        out, _ = server.communicate(timeout=20)
+        assert (server.returncode, "Traceback" in out) == (0, False)
+    finally:
+        server.kill()
+        server.communicate()
     code, out = run("http_server.py", "get", url)
     assert (code, len(out.splitlines())) == (1, 1)
     assert "Connection refused" in out
