@@ -16,9 +16,8 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Recorder, pair, serving, transport_of
+from aio.protocols import HOST, Accepted, Recorder, pair, serving, transport_of, until
 from support.certificates import NAME, Certificates
-from support.recorder import fill
 from utcp.sim import Network, run
 
 
@@ -41,6 +40,18 @@ async def secure(
             yield client, await accepted.get()
         finally:
             transport.abort()
+
+
+@asynccontextmanager
+async def streaming(handler: Any, **options: Any) -> AsyncIterator[int]:
+    """A server of streams on a port of the system's choice; all its connections end with it."""
+    server = await utcp.start_server(handler, HOST, 0, **options)
+    try:
+        yield server.sockets[0].port
+    finally:
+        server.close()
+        server.abort_clients()
+        await server.wait_closed()
 
 
 class TestTransport:
@@ -243,29 +254,32 @@ class TestHandshake:
             done.set_result(None)
 
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        async with await utcp.start_server(inject, HOST, 0) as server:
-            reader, writer = await utcp.open_connection(HOST, server.sockets[0].port)
+        async with streaming(inject) as port:
+            reader, writer = await utcp.open_connection(HOST, port)
             assert await reader.readline() == b"220 go ahead\r\n"
             with pytest.raises(ssl.SSLError):
                 await writer.start_tls(certificates.client(), server_hostname=NAME)
             await done
 
     async def test_an_upgrade_of_a_writer_that_is_paused(self, certificates: Certificates) -> None:
-        begin: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        begin: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        size = 3_000_000
 
         async def handle(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
-            await reader.readexactly(await begin)
+            await begin
+            await reader.readexactly(size)
             await writer.start_tls(certificates.server())
             writer.write(await reader.readline())
             writer.close()
 
-        async with await utcp.start_server(handle, HOST, 0) as server:
-            transport, client = await utcp.create_connection(Recorder, HOST, server.sockets[0].port)
-            written = await fill(transport, client)
+        async with streaming(handle, config=utcp.Config(receive_buffer=100_000)) as port:
+            transport, client = await utcp.create_connection(Recorder, HOST, port)
+            transport.write(bytes(size))
+            await asyncio.sleep(0.01)
             assert client.events == ["made", "pause"]
             upgrade = utcp.start_tls(transport, client, certificates.client(), server_hostname=NAME)
             upgrading = asyncio.ensure_future(upgrade)
-            begin.set_result(written)
+            begin.set_result(None)
             transport = await upgrading
             await client.resumed
             assert client.events == ["made", "pause", "resume"]
@@ -275,22 +289,23 @@ class TestHandshake:
             await client.lost
 
     async def test_an_upgrade_of_a_reader_that_paused(self, certificates: Certificates) -> None:
-        """A ClientHello behind more than the reader's limit: the upgrade resumes it."""
+        """A ClientHello behind more than the reader's limit: the upgrade resumes it. Then it pauses what has TLS."""
         upgraded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         async def handle(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
             assert await reader.readexactly(1000) == bytes(1000)
             await writer.start_tls(certificates.server())
-            writer.write(await reader.readline())
+            await until(lambda: not writer.transport.is_reading())
+            writer.write(await reader.readexactly(1000))
             writer.close()
             upgraded.set_result(None)
 
-        async with await utcp.start_server(handle, HOST, 0, limit=100) as server:
-            reader, writer = await utcp.open_connection(HOST, server.sockets[0].port)
+        async with streaming(handle, limit=100) as port:
+            reader, writer = await utcp.open_connection(HOST, port)
             writer.write(bytes(1000))
             await writer.start_tls(certificates.client(), server_hostname=NAME)
-            writer.write(b"secret\n")
-            assert await reader.read() == b"secret\n"
+            writer.write(b"secret" * 200)
+            assert await reader.read() == (b"secret" * 200)[:1000]
             await upgraded
             writer.close()
 
@@ -302,10 +317,8 @@ class TestEnds:
         def take(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
             got.set_result((reader, writer))
 
-        async with await utcp.start_server(take, HOST, 0, ssl=certificates.server(), limit=1000) as server:
-            _, writer = await utcp.open_connection(
-                HOST, server.sockets[0].port, ssl=certificates.client(), server_hostname=NAME
-            )
+        async with streaming(take, ssl=certificates.server(), limit=1000) as port:
+            _, writer = await utcp.open_connection(HOST, port, ssl=certificates.client(), server_hostname=NAME)
             reader, accepted = await got
             writer.write(bytes(5_000))
             await writer.transport.drained()
