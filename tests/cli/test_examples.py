@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,25 @@ def run(name: str, *arguments: str) -> tuple[int, str]:
     process = start(name, *arguments)
     out, _ = process.communicate(timeout=50)
     return process.returncode, out
+
+
+@contextmanager
+def running(name: str, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server: the process, and the port that its first line names. It does not outlive the test."""
+    process = start(name, *arguments)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            yield process, re.findall(r"port (\d+)", process.stdout.readline())[0]
+        finally:
+            process.kill()
+            process.wait()
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code, and what it still printed."""
+    assert process.stdout is not None
+    return process.wait(timeout=20), process.stdout.read()
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
@@ -132,13 +153,11 @@ class TestFileTransfer:
 
     def test_two_processes(self, file: Path, tmp_path: Path) -> None:
         copy, capture = tmp_path / "copy", tmp_path / "transfer.pcapng"
-        receiver = start("file_transfer.py", "receive", str(copy), "--port", "0", "--pcap", str(capture))
-        assert receiver.stdout is not None
-        with receiver.stdout:
-            port = re.findall(r"port (\d+)", receiver.stdout.readline())[0]
+        arguments = ("receive", str(copy), "--port", "0", "--pcap", str(capture))
+        with running("file_transfer.py", *arguments) as (receiver, port):
             code, out = run("file_transfer.py", "send", str(file), "--port", port)
             assert code == 0, out
-            assert receiver.wait(timeout=20) == 0
+            assert end_of(receiver)[0] == 0
         assert copy.read_bytes() == file.read_bytes()
         assert capture.stat().st_size > 1_000_003
 
@@ -157,13 +176,10 @@ class TestFileTransfer:
     @pytest.mark.parametrize("how", ["killed", "no digest"])
     def test_half_a_file_is_no_file(self, tmp_path: Path, how: str) -> None:
         target = tmp_path / "target"
-        receiver = start("file_transfer.py", "receive", str(target), "--port", "0")
-        assert receiver.stdout is not None
-        with receiver.stdout:
-            port = int(re.findall(r"port (\d+)", receiver.stdout.readline())[0])
-            asyncio.run(self.send_half(port, aborts=how == "killed"))
-            assert receiver.wait(timeout=20) == 1
-            out = receiver.stdout.read()
+        with running("file_transfer.py", "receive", str(target), "--port", "0") as (receiver, port):
+            asyncio.run(self.send_half(int(port), aborts=how == "killed"))
+            code, out = end_of(receiver)
+        assert code == 1
         assert ("Connection reset" if how == "killed" else "what arrived is not what was sent") in out
         assert list(tmp_path.iterdir()) == []
 
@@ -178,13 +194,11 @@ class TestFileTransfer:
             await writer.transport.closed()
 
     def test_interrupted_it_leaves_nothing_and_says_so(self, tmp_path: Path) -> None:
-        receiver = start("file_transfer.py", "receive", str(tmp_path / "target"), "--port", "0")
-        assert receiver.stdout is not None
-        with receiver.stdout:
-            receiver.stdout.readline()
+        with running("file_transfer.py", "receive", str(tmp_path / "target"), "--port", "0") as (receiver, _):
             receiver.send_signal(signal.SIGINT)
-            assert receiver.wait(timeout=20) == 130
-            assert "Traceback" not in receiver.stdout.read()
+            code, out = end_of(receiver)
+        assert code == 130
+        assert "Traceback" not in out
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(
@@ -223,10 +237,7 @@ class TestSlowDrain:
         assert b"state LAST-ACK -> CLOSED" in capture.read_bytes()
 
     def test_two_processes(self) -> None:
-        server = start("slow_drain.py", "server", "--port", "0", "--interval", "0.1")
-        assert server.stdout is not None
-        with server.stdout:
-            port = re.findall(r"port (\d+)", server.stdout.readline())[0]
+        with running("slow_drain.py", "server", "--port", "0", "--interval", "0.1") as (server, port):
             code, out = run("slow_drain.py", "client", "--port", port, *self.FAST)
             assert code == 0, out
             assert "client  FIN-WAIT-2" in out and "server" not in out
@@ -234,20 +245,16 @@ class TestSlowDrain:
                 if "graceful" in line:
                     break
             server.send_signal(signal.SIGINT)
-            assert server.wait(timeout=20) == 0
-            assert "Traceback" not in server.stdout.read()
+            code, out = end_of(server)
+        assert code == 0
+        assert "Traceback" not in out
 
     def test_a_server_that_does_not_deliver(self) -> None:
         """Whoever listens there closes without a byte: the client counts, and fails."""
-        server = start("echo_server.py", "--port", "0")
-        assert server.stdout is not None
-        with server.stdout:
-            port = re.findall(r"port (\d+)", server.stdout.readline())[0]
+        with running("echo_server.py", "--port", "0") as (_, port):
             code, out = run("slow_drain.py", "client", "--port", port, *self.FAST)
-            assert code == 1
-            assert "slow_drain: 8 of 500,000 bytes came, or others: graceful" in out
-            server.send_signal(signal.SIGINT)
-            server.wait(timeout=20)
+        assert code == 1
+        assert "slow_drain: 8 of 500,000 bytes came, or others: graceful" in out
 
     def test_numbers_that_make_no_sense(self) -> None:
         code, out = run("slow_drain.py", "--rate", "0")
