@@ -57,6 +57,16 @@ class Broken(CongestionControl):
         raise ZeroDivisionError("no such window")
 
 
+class Unhashable:
+    __hash__ = None  # type: ignore[assignment]
+
+    def __call__(self, mss: int, cwnd: int) -> CongestionControl:
+        return Diary(mss, cwnd)
+
+    def __repr__(self) -> str:
+        return "Unhashable"
+
+
 def algorithm(s: Script) -> Any:
     return s.conn.congestion
 
@@ -108,9 +118,9 @@ class TestChoice:
         with pytest.raises(ValueError, match=r"^congestion_control: .* is not one of .*cubic.*reno"):
             Config(congestion_control=bad)
 
-    @pytest.mark.parametrize("bad", [None, 1, b"cubic", ["cubic"]])
+    @pytest.mark.parametrize("bad", [None, 1, b"cubic", ["cubic"], Unhashable()], ids=repr)
     def test_no_algorithm(self, bad: Any) -> None:
-        with pytest.raises(TypeError, match=r"^congestion_control: .* is neither a name nor a factory"):
+        with pytest.raises(TypeError, match=r"^congestion_control: .* is neither a name nor a \(hashable\) factory"):
             Config(congestion_control=bad)
 
     def test_before_data_is_acknowledged_there_is_none(self) -> None:

@@ -34,6 +34,6 @@ def factory_of(choice: object) -> Factory:
         if found is None:
             raise ValueError(f"congestion_control: {choice!r} is not one of {', '.join(sorted(_by_name))}")
         return found
-    if not callable(choice):
-        raise TypeError(f"congestion_control: {choice!r} is neither a name nor a factory")
+    if not callable(choice) or choice.__hash__ is None:  # equal configs share what is made of them
+        raise TypeError(f"congestion_control: {choice!r} is neither a name nor a (hashable) factory")
     return choice
