@@ -241,9 +241,8 @@ class TestSlowDrain:
             code, out = run("slow_drain.py", "client", "--port", port, *self.FAST)
             assert code == 0, out
             assert "client  FIN-WAIT-2" in out and "server" not in out
-            for line in server.stdout:
-                if "graceful" in line:
-                    break
+            assert server.stdout is not None
+            assert any("graceful" in line for line in server.stdout)  # read up to there
             server.send_signal(signal.SIGINT)
             code, out = end_of(server)
         assert code == 0
