@@ -135,6 +135,8 @@ class TestUndo:
         s.recv(". seq=b ack=a+3952 ts=7000220/5000100")
         assert undone(s) == 1
         assert window(s)[1]
+        assert s.conn.recovery is not None
+        assert s.conn.recovery.reordering_seen
         s.recv(". seq=b ack=a+9880")
         s.silent_for(60)
 
