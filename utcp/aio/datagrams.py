@@ -12,7 +12,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from mypy_extensions import mypyc_attr
 
@@ -162,7 +162,8 @@ class UdpSocket:
         self.family: int = sock.family
         self.local: Address = sock.getsockname()[:2]
         self._wildcard = self.local[0] in ("0.0.0.0", "::")
-        self._loop: asyncio.AbstractEventLoop | None = None
+        # Any: compiled code checks results, and uvloop's remove_reader returns None where asyncio's returns a bool
+        self._loop: Any = None
         self._readable: Callable[[], None] | None = None
         self._gso = gso and LINUX
         self._gso_limits: dict[str, int] = {}  # segments a send, by peer host, where less than the maximum
