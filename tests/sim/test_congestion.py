@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from utcp.core import invariants
 from utcp.core.config import Config
-from utcp.core.congestion import LOSS, UNLIMITED
+from utcp.core.congestion import LOSS, UNLIMITED, Ack, CongestionControl
 from utcp.core.connection import Connection
+from utcp.core.states import State
 from utcp.sim import Host, Network, Packet
 
 SECOND = 1_000_000_000
@@ -115,6 +118,38 @@ def test_pacing_keeps_the_queue_of_a_bottleneck_short() -> None:
         lost[pacing] = transfer.connection.info().retransmissions
     assert lost[True] == 0
     assert lost[False] > 0
+
+
+class Chaos(CongestionControl):
+    """Says anything."""
+
+    dice = random.Random(0)
+
+    def on_ack(self, ack: Ack) -> None:
+        self.cwnd = self.dice.choice([-(1 << 60), 0, 1, 999, 5_000, 50_000, 1 << 40, 1 << 60])
+        self.ssthresh = self.dice.choice([-1, 0, 10_000, UNLIMITED, 1 << 60])
+        self.pacing_rate = self.dice.choice([-(1 << 60), 0, 20_000, 10_000_000, 1 << 60])
+        self.prr = self.dice.random() < 0.5
+
+    def on_congestion_event(self, kind: int, flight: int, now: int) -> None:
+        self.remember()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_an_algorithm_says_everything_arrives(seed: int) -> None:
+    """With losses, reordering and duplicates, and the engine's invariants checked after every step."""
+    Chaos.dice.seed(seed)
+    network = Network(seed, loss=0.05, reorder=0.05, duplicate=0.02, check=invariants.check, record=False)
+    server, client = network.host("server"), network.host("client", Config(congestion_control=Chaos))
+    received = bytearray()
+    server.listen(80, accept=lambda _: lambda connection, bits: received.extend(connection.receive()))
+    connection = client.connect(server, 80)
+    assert network.run_until(lambda: connection.state is State.ESTABLISHED)
+    data = random.Random(seed).randbytes(300_000)
+    connection.send(data, network.now)
+    connection.close(network.now, flush=True)
+    assert network.run_until(lambda: len(received) == len(data), limit=600)
+    assert received == data
 
 
 def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
