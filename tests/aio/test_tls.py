@@ -232,17 +232,23 @@ class TestArguments:
 
 
 class TestHandshake:
-    async def test_a_failure_is_reported_in_debug_mode(self, certificates: Certificates) -> None:
+    @pytest.mark.parametrize("how", ["nonsense", "silence", "reset"])
+    async def test_a_failure_is_reported_in_debug_mode(self, certificates: Certificates, how: str) -> None:
         loop = asyncio.get_running_loop()
         loop.set_debug(True)
         reported: list[dict[str, Any]] = []
         loop.set_exception_handler(lambda _, context: reported.append(context))
-        async with serving(Recorder, ssl=certificates.server()) as port:
+        async with serving(Recorder, ssl=certificates.server(), ssl_handshake_timeout=0.2) as port:
             transport, client = await utcp.create_connection(Recorder, HOST, port)
-            transport.write(b"GET / HTTP/1.1\r\n\r\n")
+            if how == "nonsense":
+                transport.write(b"GET / HTTP/1.1\r\n\r\n")
+            elif how == "reset":
+                transport.abort()
             await client.lost
+            await asyncio.sleep(0.05)
         assert [context["message"] for context in reported] == ["Error on transport creation for incoming connection"]
-        assert isinstance(reported[0]["exception"], ssl.SSLError)
+        expected = {"nonsense": ssl.SSLError, "silence": ConnectionAbortedError, "reset": ConnectionResetError}
+        assert isinstance(reported[0]["exception"], expected[how])
 
     async def test_plain_text_injected_before_an_upgrade(self, certificates: Certificates) -> None:
         """What came in the clear must not pass for what came under TLS: the client's upgrade fails (CVE-2011-0411)."""

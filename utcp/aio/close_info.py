@@ -16,7 +16,7 @@ class CloseInfo(NamedTuple):
         reason: ``graceful`` (both FINs acknowledged), ``reset-by-peer``, ``aborted``, ``timed-out``, ``refused``,
             ``unread-data`` (we closed before reading everything, and so reset), ``linger-expired`` (a lingering close,
             or the ``linger`` of Config, took too long), ``endpoint-closed`` (before the peer's FIN came) and other
-            words of the engine's.
+            words of the engine's; under TLS also ``truncated`` (the peer's FIN came without its close_notify).
         by_peer: the other side closed first: its FIN, or its RST, came before our close.
         unacked_bytes: written here and never acknowledged by the peer's TCP.
         unread_bytes: arrived here and not given to the application so far, or discarded by a close. What lies in the

@@ -176,8 +176,8 @@ class TlsLayer(asyncio.Protocol):
             exc = TimeoutError("SSL shutdown timed out")
         if self._error is None:
             self._error = exc
-        if not self.records.handshaken:
-            self._wake(self._error or ConnectionAbortedError("Connection aborted during the SSL handshake"))
+            if not self.records.handshaken:
+                self._wake(exc or ConnectionAbortedError("Connection aborted during the SSL handshake"))
         protocol, self.protocol = self.protocol, None
         if self._connected:
             self._connected = False
@@ -217,16 +217,6 @@ class TlsLayer(asyncio.Protocol):
         self._deliver()
 
     def _handshake_failed(self, error: OSError) -> None:
-        if self._secured is None and self._tls.server_side and not self._connected and self._loop.get_debug():
-            # Nobody else hears of it
-            self._loop.call_exception_handler(
-                {
-                    "message": "Error on transport creation for incoming connection",
-                    "exception": error,
-                    "transport": self.transport,
-                    "protocol": self.protocol,
-                }
-            )
         self._break(error, "SSL handshake failed")
         self._wake(error)
 
@@ -239,15 +229,29 @@ class TlsLayer(asyncio.Protocol):
         self._wake(self._error)
 
     def _wake(self, error: BaseException | None) -> None:
+        """Tell whoever waits how the handshake went; called once."""
         waiter, self._secured = self._secured, None
         if waiter is None:
             if error is not None:
                 self._error = error  # secured() will raise it
+                self._report(error)
         elif not waiter.done():
             if error is None:
                 waiter.set_result(None)
             else:
                 waiter.set_exception(error)
+
+    def _report(self, error: BaseException) -> None:
+        """In debug mode, as asyncio's servers: nobody else hears of a handshake that failed there."""
+        if self._tls.server_side and not self._connected and self._loop.get_debug():
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                    "transport": self.transport,
+                    "protocol": self.protocol,
+                }
+            )
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
