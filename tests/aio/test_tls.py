@@ -10,7 +10,7 @@ import ssl
 import weakref
 from asyncio.sslproto import SSLProtocol
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -365,6 +365,31 @@ class TestEnds:
                 server = await accepted.get()
                 closed = asyncio.ensure_future(server.transport.closed())
                 transport.write(bytes(3_000_000))
+            assert await server.lost is None
+            assert len(server.data) == 3_000_000
+            assert (await closed).reason == "graceful"
+
+    @pytest.mark.parametrize("closes", [True, False])
+    async def test_the_end_of_a_program(self, certificates: Certificates, closes: bool) -> None:
+        """``asyncio.run`` returns: what was written, close_notify and the FIN still arrive."""
+        accepted = Accepted()
+        kept: list[Any] = []
+
+        async def program(port: int) -> None:
+            transport, _ = await utcp.create_connection(
+                Recorder, HOST, port, ssl=certificates.client(), server_hostname=NAME
+            )
+            transport.write(bytes(3_000_000))
+            kept.append(transport)
+            if closes:
+                transport.close()
+
+        async with serving(accepted, ssl=certificates.server()) as port:
+            running = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(program(port))))
+            server = await accepted.get()
+            closed = asyncio.ensure_future(server.transport.closed())
+            with pytest.warns(ResourceWarning, match="unclosed transport") if not closes else nullcontext():
+                await running
             assert await server.lost is None
             assert len(server.data) == 3_000_000
             assert (await closed).reason == "graceful"
