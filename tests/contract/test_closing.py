@@ -37,6 +37,22 @@ async def test_eof_received_that_returns_false_closes(stack: Stack) -> None:
         assert await client.lost is None
 
 
+async def test_both_have_finished_and_nobody_has_closed(stack: Stack) -> None:
+    """A transport that was told to stay open stays, until it is closed."""
+    async with stack.pair(client_keeps_open=True, server_keeps_open=True) as (client, server):
+        client.transport.write_eof()
+        await server.eof
+        server.transport.write_eof()
+        await client.eof
+        await asyncio.sleep(0.02)
+        assert not client.lost.done() and not server.lost.done()
+        assert not client.transport.is_closing()
+        client.transport.close()
+        server.transport.close()
+        assert await client.lost is None
+        assert await server.lost is None
+
+
 async def test_write_after_eof(stack: Stack) -> None:
     async with stack.pair(server_keeps_open=True) as (client, _):
         client.transport.write_eof()

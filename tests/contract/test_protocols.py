@@ -216,6 +216,26 @@ async def test_each_callback_sees_the_context_of_its_connection(stack: Stack) ->
         assert [client.seen for _, client in clients] == ["ann", "bob"]
 
 
+async def test_a_server_s_callbacks_see_the_context_it_was_made_in(stack: Stack) -> None:
+    name: contextvars.ContextVar[str] = contextvars.ContextVar("name", default="nobody")
+
+    class Named(Recorder):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(name.get().encode())
+            name.set("changed by a connection")
+
+    name.set("server")
+    async with stack.serving(Named) as port:
+        name.set("client")
+        shared = not stack.is_utcp and on_uvloop()  # by all connections of the server
+        for seen in (b"server", b"changed by a connection" if shared else b"server"):
+            transport, client = await stack.create_connection(Recorder, HOST, port)
+            transport.write(b"who?")
+            assert await client.received(len(seen)) == seen
+            transport.close()
+            await client.lost
+
+
 async def test_extra_info(stack: Stack) -> None:
     async with stack.pair() as (client, server):
         for name, other in (("peername", "sockname"), ("sockname", "peername")):

@@ -107,8 +107,8 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._channel.abort(None)
 
     def get_write_buffer_size(self) -> int:
-        """Bytes not yet handed to the network; with a high-water mark of 0, bytes not yet acknowledged."""
-        return self._channel.buffer_size()
+        """Bytes not yet handed to the network; with a high-water mark of 0, bytes not yet acknowledged. 0 at the end."""
+        return 0 if self._channel.lost else self._channel.buffer_size()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return (self._channel.low_water, self._channel.high_water)
