@@ -48,8 +48,8 @@ def average_window(control: CongestionControl, *, every: int, rtt: float, cycles
         if cycle == warm_up:
             started = now
         for _ in range(every - 1):
-            now += ns * MSS / control.cwnd
+            now += ns * MSS / int(control.cwnd)
             control.on_ack(make_ack(MSS, round(now), flight=control.cwnd, srtt=round(ns)))
-        now += ns * MSS / control.cwnd
+        now += ns * MSS / int(control.cwnd)
         control.on_congestion_event(LOSS, control.cwnd, round(now))
     return every * (cycles - warm_up) / ((now - started) / ns)
