@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import sys
 import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -48,19 +50,22 @@ async def test_streams_that_nobody_holds(stack: Stack) -> None:
 
 
 async def test_a_handler_that_forgets_to_close(stack: Stack) -> None:
-    """Its connection lives on, until the peer ends it."""
+    """The garbage collector closes its connection, as a client's; before Python 3.13 it lived on."""
 
     async def handle(reader: Any, writer: Any) -> None:
         writer.write(await reader.readline())
 
+    collected = stack.is_utcp or sys.version_info >= (3, 13)
     async with await stack.start_server(handle, HOST, 0) as server:
         transport, client = await stack.create_connection(Recorder, HOST, port_of(server))
-        transport.write(b"question\n")
-        await client.received(9)
-        gc.collect()
-        await asyncio.sleep(0.02)
-        assert client.events == ["made", "data"]
-        stack.reset(transport)
+        with pytest.warns(ResourceWarning, match="unclosed <StreamWriter") if collected else nullcontext():
+            transport.write(b"question\n")
+            await client.received(9)
+            gc.collect()
+            await asyncio.sleep(0.02)
+        assert client.events == (["made", "data", "eof", "lost"] if collected else ["made", "data"])
+        if not collected:
+            stack.reset(transport)
         await client.lost
 
 

@@ -90,7 +90,6 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
         _transport: Transport | None
         _client_connected_cb: ClientConnected | None
         _strong_reader: StreamReader | None
-        _stream_writer: StreamWriter | None  # a handler may end before its connection
         _loop: asyncio.AbstractEventLoop
         _task: asyncio.Task[None] | None
 
@@ -111,8 +110,7 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
         self._note_half_close()
         self._strong_reader = None
         reader.set_transport(transport)
-        self._stream_writer = StreamWriter(transport, self, reader, self._loop)
-        result = connected(reader, self._stream_writer)
+        result = connected(reader, StreamWriter(transport, self, reader, self._loop))
         if asyncio.iscoroutine(result):
             self._task = self._loop.create_task(result)
             self._task.add_done_callback(functools.partial(_handler_done, self._loop, transport))
