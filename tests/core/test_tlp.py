@@ -151,6 +151,31 @@ class TestProbe:
         s.recv(". seq=b ack=a+4000")
         s.silent_for(60)
 
+    def test_its_answer_with_timestamps(self) -> None:
+        """An ACK out of order echoes an older segment (RFC 7323 4.3): no sign that the first transmission arrived."""
+        s = established(PLAIN, options="sackok ts=9000/0")
+        s.send(3952)
+        assert len(s.take()) == 4
+        s.expect_after(PTO, "P. seq=a+2964 ack=b len=988")
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+988 sack=a+2964:a+3952 ts=7000402/5000100")
+        assert [sent.seg.seq - s.seq("a") for sent in s.take()] == [988, 1976]
+        s.recv(". seq=b ack=a+3952")
+        s.silent_for(60)
+
+    def test_an_answer_in_less_than_a_round_trip(self) -> None:
+        """Whichever transmission it is for: the segments before it left before either, and are overdue."""
+        s = established(PLAIN, options="sackok")
+        s.send(4000)
+        s.take()
+        s.expect_after(PTO, "P. seq=a+3000 ack=b len=1000")
+        s.silent_for(0.05)
+        s.recv(". seq=b ack=a+1000 sack=a+3000:a+4000")
+        s.advance(0.025)
+        assert s.take()[0].seg.seq == s.seq("a+1000")
+        s.recv(". seq=b ack=a+4000")
+        s.silent_for(60)
+
     def test_one_in_a_flight(self) -> None:
         """7.3: no other before the first is answered; then the RTO."""
         s = established(PLAIN, options="sackok")

@@ -19,11 +19,11 @@ pytestmark = pytest.mark.timeout(300)  # a few seconds each, on a machine that d
 # By scenario: states without a fault, calls at any time; states with one fault, calls prompt
 STATES = {
     "active": (146, 785),
-    "passive": (96, 1504),
+    "passive": (96, 1500),
     "simultaneous": (155, 686),
     "simultaneous-open": (337, 631),
     "half-close": (301, 924),
-    "closed-window": (203, 558),
+    "closed-window": (203, 548),
     "flush": (34, 431),
     "early-close": (962, 401),
     "give-up": (32, 37),
@@ -33,12 +33,12 @@ STATES = {
     "lingering-close": (479, 1061),
     "abort": (982, 806),
     "abort-closing": (265, 434),
-    "unread": (571, 382),
+    "unread": (571, 380),
     "unread-flush": (145, 1096),
     "refused": (10, 12),
     "listener-closing": (37, 375),
     "listener-closing-first": (68, 26),
-    "endpoint-closing": (713, 1061),
+    "endpoint-closing": (713, 1042),
 }
 
 

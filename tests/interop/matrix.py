@@ -34,6 +34,7 @@ _SECTIONS: Final = (
     "Closed windows",
     "Urgent data",
     "Keepalive and user timeout",
+    "Loss recovery",
     "Bad networks",
     "Many connections",
     "Programs",

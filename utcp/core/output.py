@@ -383,7 +383,9 @@ def _send_loss_probe(tcb: Tcb, r: Recovery) -> None:
         _send_new(tcb, tcb.smss)
     r.tlp_is_retrans = tcb.snd_nxt == before
     if r.tlp_is_retrans:
-        _send_again(tcb, r, r.runs.last_segment(), r.runs.nxt())
+        left = r.runs.last_segment()
+        r.tlp_first_at = r.runs.sent_at(r.runs.find(left))
+        _send_again(tcb, r, left, r.runs.nxt())
     r.tlp_end = r.runs.nxt()
     r.tlp_measured = False
     tcb.tlp_at = NEVER

@@ -24,17 +24,22 @@ DUP_THRESH: Final = 3
 # Section 6.2: upon receiving an ACK
 
 
-def rack_update(tcb: Tcb, r: Recovery, seg: Segment, i: i64, end: i64) -> None:
+def rack_update(tcb: Tcb, r: Recovery, seg: Segment, i: i64, end: i64, in_sequence: bool) -> None:
     """Steps 1 to 3 for the run ``i``, which ``seg`` newly acknowledges up to ``end``, in sequence or by SACK."""
     now = tcb.stack.now
     sent_at = r.runs.sent_at(i)
     rtt: i64 = now - sent_at
     if r.runs.flags(i) & RETRANSMITTED:
-        # Step 2: which of the transmissions was this? Not the last one, if it echoes an earlier segment ...
-        if tcb.ts_on and seg.ts and seq_lt(seg.ts_ecr, tsval_at(tcb.stack, sent_at, tcb.ts_offset)):
-            return
-        if rtt < tcb.min_rtt:  # ... or came back in less than a round trip
-            return
+        # Step 2: which of the transmissions was this? Not the last one, if the ACK echoes an earlier segment (one that
+        # reports by SACK always does: it echoes the last segment in sequence, RFC 7323 4.3), or came back too soon
+        tsval = tsval_at(tcb.stack, sent_at, tcb.ts_offset)
+        earlier = in_sequence and tcb.ts_on and seg.ts and seq_lt(seg.ts_ecr, tsval)
+        if earlier or rtt < tcb.min_rtt:
+            if not r.tlp_is_retrans or end != r.tlp_end:
+                return
+            # A probe's says the same of what left before its first transmission, whichever it is (7.3)
+            sent_at = r.tlp_first_at
+            rtt = now - sent_at
     else:
         tcb.min_rtt = min(tcb.min_rtt, rtt)  # step 1
         if end < r.rack_fack:  # step 3

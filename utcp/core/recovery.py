@@ -155,7 +155,7 @@ def _acknowledged(tcb: Tcb, r: Recovery, seg: Segment, acked: i64) -> None:
         flags = runs.flags(i)
         if not flags & SACKED:
             sent_again = sent_again or flags & RETRANSMITTED != 0
-            _delivered(tcb, r, seg, i, min(runs.right(i), una))
+            _delivered(tcb, r, seg, i, min(runs.right(i), una), True)
         elif runs.right(i) > una:
             runs.distrust(tcb.smss)  # it asks for what it said it had: reneging (RFC 2018 8)
         i += 1
@@ -175,7 +175,7 @@ def _acknowledged(tcb: Tcb, r: Recovery, seg: Segment, acked: i64) -> None:
             forget_duplicates(r)
 
 
-def _delivered(tcb: Tcb, r: Recovery, seg: Segment, i: i64, end: i64) -> None:
+def _delivered(tcb: Tcb, r: Recovery, seg: Segment, i: i64, end: i64, in_sequence: bool) -> None:
     """The run ``i`` has arrived, up to ``end``."""
     runs = r.runs
     r.delivered += end - runs.left(i)
@@ -184,7 +184,7 @@ def _delivered(tcb: Tcb, r: Recovery, seg: Segment, i: i64, end: i64) -> None:
         if end <= r.recover:
             r.original_delivered = True
     if tcb.sack_on:
-        rack_update(tcb, r, seg, i, end)
+        rack_update(tcb, r, seg, i, end, in_sequence)
 
 
 def _note_sack(tcb: Tcb, r: Recovery, seg: Segment) -> i64:
@@ -236,7 +236,7 @@ def _note_block(tcb: Tcb, r: Recovery, seg: Segment, left: i64, right: i64) -> N
         if not runs.flags(i) & SACKED:
             if runs.right(i) > right:
                 runs.split(right)
-            _delivered(tcb, r, seg, i, runs.right(i))
+            _delivered(tcb, r, seg, i, runs.right(i), False)
             runs.sack(i)
             if tcb.rate is not None:
                 tcb.rate.on_sacked(runs.right(i) & MASK)

@@ -55,6 +55,7 @@ class Recovery:
         self.probe_due: bool = False
         self.tlp_end: i64 = NONE
         self.tlp_is_retrans: bool = False
+        self.tlp_first_at: i64 = 0  # when the segment that the probe repeats had left before
         self.tlp_measured: bool = True  # a round-trip time since the last probe (7.3)
 
         # Whether the last phase was for nothing (RFC 4015, RFC 5682)
