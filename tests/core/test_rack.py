@@ -90,6 +90,33 @@ class TestReorderingWindow:
         s.recv(". seq=b ack=a+4000")
         assert s.conn.recovery is None or not reordering_seen(s)
 
+    def test_two_blocks_in_one_ack_are_no_reordering(self) -> None:
+        """The latest comes first (RFC 2018 4): not the order of arrival."""
+        s = established(PLAIN, options="sackok")
+        s.send(8000)
+        assert len(s.take()) == 8
+        s.silent_for(RTT)
+        s.recv(". seq=b ack=a sack=a+6000:a+7000,a+1000:a+3000")
+        assert not reordering_seen(s)
+        s.expect(". seq=a ack=b len=1000")  # three segments: no window
+        assert s.take()
+
+    def test_a_dsack_that_comes_as_its_round_ends_widens_it_again(self) -> None:
+        """6.2, step 4: the round is over first."""
+        s = established(PLAIN, options="sackok")
+        s.send(8000)
+        assert len(s.take()) == 8
+        s.silent_for(RTT)
+        s.recv(". seq=b ack=a sack=a+1000:a+4000")
+        s.take()
+        s.recv(". seq=b ack=a+4000 sack=a:a+1000")
+        s.take()
+        r = s.conn.recovery
+        assert r is not None
+        assert r.reo_wnd_mult == 2
+        s.recv(". seq=b ack=a+8000 sack=a+4000:a+5000")
+        assert r.reo_wnd_mult == 3
+
     def test_2883_a_dsack_widens_it(self) -> None:
         """Once a round trip, by another quarter of the lowest one."""
         s = spaced(4)

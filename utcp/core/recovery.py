@@ -57,13 +57,13 @@ def on_ack(tcb: Tcb, r: Recovery, seg: Segment, acked: i64, flight: i64, duplica
     in_recovery = r.phase == RECOVERY
     if acked > 0:
         _acknowledged(tcb, r, seg, acked)
+    dsack_round_over(r)
     dsack_end: i64 = NONE
     if tcb.sack_on:
         dsack_end = _note_sack(tcb, r, seg)
     elif duplicate:
         _count_duplicate(tcb, r)
     tlp_process_ack(tcb, r, duplicate and len(seg.sack) == 0, dsack_end, flight)
-    dsack_round_over(r)
     if r.phase != OPEN:
         _in_recovery(tcb, r, seg, acked, duplicate, r.runs.sacked > sacked_before)
     elif dsack_end != NONE and all_in_vain(r):
@@ -194,14 +194,20 @@ def _note_sack(tcb: Tcb, r: Recovery, seg: Segment) -> i64:
     """
     runs = r.runs
     dsack_end: i64 = NONE
+    held: list[tuple[int, int]] = []
     first = True
     for left, right in seg.sack:
         if seq_lt(left, right) and seq_le(right, tcb.snd_nxt):
             if first and _is_dsack(seg, left, right):
                 dsack_end = _note_dsack(tcb, r, left, right)
-            elif seq_gt(left, seg.ack) and seq_gt(left, tcb.snd_una) and runs.blocks < MAX_BLOCKS:
-                _note_block(tcb, r, seg, runs.position(left), runs.position(right))
+            elif seq_gt(left, seg.ack) and seq_gt(left, tcb.snd_una):
+                held.append((int(runs.position(left)), int(runs.position(right))))
         first = False
+    if len(held) > 1:
+        held.sort()  # the latest comes first (RFC 2018 4), which RACK would take for reordering
+    for left, right in held:
+        if runs.blocks < MAX_BLOCKS:
+            _note_block(tcb, r, seg, left, right)
     return dsack_end
 
 
