@@ -73,6 +73,22 @@ class TestForwardRto:
         s.expect(". seq=a+1000 ack=b len=1000")
         s.expect(". seq=a+2000 ack=b len=1000")
 
+    def test_new_data_that_nagle_holds_back_is_none(self) -> None:
+        """Step 2b: the conventional recovery goes on, and does not wait for another time-out."""
+        s = timed_out(queued=4000)
+        s.send(100)
+        s.silent()
+        s.recv(". seq=b ack=a+1000")
+        s.expect(". seq=a+1000 ack=b len=1000")
+        s.expect(". seq=a+2000 ack=b len=1000")
+
+    def test_a_window_too_small_for_new_data(self) -> None:
+        """It came with the very ACK."""
+        s = timed_out(queued=20_000)
+        s.recv(". seq=b ack=a+1000 wnd=9500")
+        s.expect(". seq=a+1000 ack=b len=1000")
+        s.expect(". seq=a+2000 ack=b len=1000")
+
     def test_one_ack_for_the_retransmission_and_more_proves_nothing(self) -> None:
         """It may have filled the only hole."""
         s = timed_out()

@@ -15,7 +15,7 @@ from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retr
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
 from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
 from utcp.core.rtt import time_segment
-from utcp.core.spurious import on_sent_again
+from utcp.core.spurious import give_up_frto, on_sent_again
 from utcp.core.stack import NEVER
 from utcp.core.states import (
     CLOSE_WAIT,
@@ -70,6 +70,9 @@ def output(tcb: Tcb) -> None:
             _send_loss_probe(tcb, r)
         elif not tcb.fin_sent:
             _send_new(tcb)
+        if r is not None and r.frto_new_data and _nothing_to_try(tcb, r):
+            give_up_frto(r)
+            _retransmit(tcb, r)
     if tcb.window_update:
         _consider_window_update(tcb)
     if tcb.dup_acks_due > 0:
@@ -344,6 +347,11 @@ def _retransmit(tcb: Tcb, r: Recovery) -> None:
         i = runs.next_lost(runs.find(left))
     if tcb.rtx_at == NEVER:
         start_retransmission_timer(tcb)
+
+
+def _nothing_to_try(tcb: Tcb, r: Recovery) -> bool:
+    """RFC 5682 2.1, step 2b: Nagle or the peer's window holds back what could be sent in place of what is lost."""
+    return r.runs.nxt() == r.recover and tcb.pace_at == NEVER and pipe(tcb, r) + tcb.smss <= tcb.cwnd
 
 
 def _send_again(tcb: Tcb, r: Recovery, left: i64, right: i64) -> None:

@@ -87,19 +87,19 @@ def frto_on_ack(tcb: Tcb, r: Recovery, advanced: bool, duplicate: bool, sacked: 
         undo(tcb, r)  # step 3b: it acknowledges what was not sent again
     elif r.frto_new_data:
         if sacked or duplicate:
-            _give_up(r)  # step 3a: the new data has arrived and the old has not
+            give_up_frto(r)  # step 3a: the new data has arrived and the old has not
     elif not advanced:
         if duplicate and not tcb.sack_on:
-            _give_up(r)  # step 2a
+            give_up_frto(r)  # step 2a
     elif r.runs.una < r.recover and _may_send_new(tcb):
         # Step 2b: one ACK proves nothing, for the segment sent again may have filled the only hole
         r.recover = r.runs.position(tcb.snd_nxt)
         r.frto_new_data = True
     else:
-        _give_up(r)
+        give_up_frto(r)
 
 
-def _give_up(r: Recovery) -> None:
+def give_up_frto(r: Recovery) -> None:
     """Segments were lost: all that counts as such is sent again."""
     r.frto = False
     r.frto_new_data = False
