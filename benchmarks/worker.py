@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.stacks import Stack, make_stack
+from benchmarks.stacks import Handler, Stack, make_stack
 from benchmarks.workload import Report, Workload
 
 SAMPLE_EVERY = 8  # lifecycles whose duration is kept: taking the time twice is not free
@@ -83,6 +83,21 @@ class EchoServer(asyncio.Protocol):
 async def serve(stack: Stack, workload: Workload, count: int) -> None:
     tally = EchoServer.tally = Tally(stack)
 
+    if workload.api == "protocol":
+        listening = await stack.serve(workload, count, EchoServer)
+    else:
+        listening = await stack.serve_streams(workload, count, stream_echo(tally))
+    say(listening)
+    stdin = await open_stdin()
+    await at_interval(stdin, tally)
+    time_wait = stack.time_wait()
+    await stdin.read()
+    say(asdict(tally.report(0, {"time_wait": time_wait, **facts(stack)})))
+
+
+def stream_echo(tally: Tally) -> Handler:
+    """EchoServer for streams."""
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65536):
@@ -93,16 +108,7 @@ async def serve(stack: Stack, workload: Workload, count: int) -> None:
             tally.fail(error)
         tally.done += 1
 
-    if workload.api == "protocol":
-        listening = await stack.serve(workload, count, EchoServer)
-    else:
-        listening = await stack.serve_streams(workload, count, handle)
-    say(listening)
-    stdin = await open_stdin()
-    await at_interval(stdin, tally)
-    time_wait = stack.time_wait()
-    await stdin.read()
-    say(asdict(tally.report(0, {"time_wait": time_wait, **facts(stack)})))
+    return handle
 
 
 class Client:
