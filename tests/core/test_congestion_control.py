@@ -217,6 +217,23 @@ class TestAcks:
         s.take()
         s.recv(". seq=b ack=A")
 
+    def test_after_a_timeout_with_sack_it_counts_for_what_it_tells_anew(self) -> None:
+        """A receiver that answers whole trains would otherwise slow us down to a segment for each round trip."""
+        s = established(Config(congestion_control=Diary, tlp=False, frto=False), options="sackok")
+        s.send(10_000)
+        s.take()
+        s.expect_after(RTO, ". seq=a ack=b len=1000")
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a sack=a+8000:a+10000")
+        assert kept(s).acks[-1]["acked"] == 0
+        s.take()
+        s.recv(". seq=b ack=a+4000 sack=a+8000:a+10000")
+        assert (kept(s).acks[-1]["acked"], kept(s).acks[-1]["delivered"]) == (4000, 4000)
+        s.take()
+        s.recv(". seq=b ack=A")  # two of the six were known to have arrived
+        assert (kept(s).acks[-1]["acked"], kept(s).acks[-1]["delivered"]) == (4000, 4000)
+        s.take()
+
     def test_a_smaller_segment_size_is_passed_on(self) -> None:
         s = acknowledged(established(Config(congestion_control=Diary)))
         s.set_option("max_segment_size", 500)

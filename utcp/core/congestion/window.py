@@ -58,8 +58,11 @@ def on_acked(
     control = _of(tcb)
     ack = tcb.stack.ack
     ack.now = tcb.stack.now
-    # Such an ACK may cover what left the network long ago: one segment is the limit (RFC 3465 2.3)
-    ack.acked = min(acked, tcb.smss) if after_timeout else acked
+    ack.acked = acked
+    if after_timeout:
+        # Such an ACK may cover what left the network long ago. With SACK that is known, and one ACK for a train counts
+        # for the train; without it one segment is the limit (RFC 3465 2.3)
+        ack.acked = min(acked, delivered if tcb.sack_on else tcb.smss)
     ack.delivered = delivered
     ack.lost = lost
     ack.flight = flight
