@@ -28,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # The installed utcp is measured, not the source tree that happens to be the current folder: -P keeps that off the
 # module path, and the tree comes last on it.
-BOOT = "import sys; sys.path.append(sys.argv.pop(1)); from benchmarks.{} import main; main()"
+BOOT = "import sys; sys.path.append(sys.argv.pop(1)); {}from benchmarks.{} import main; main()"
+INTERPRETED = "from benchmarks.interpreted import use_sources; use_sources(); "
 
 
 Listening = dict[str, Any]  # what a server said of itself
@@ -50,7 +51,8 @@ class Peer(Protocol):
 def worker(stack: str, workload: Workload, program: str = "worker", **role: Any) -> list[str]:
     """A Python process of ``program``: a server with ``serve_ports=``, a client with ``listening=``."""
     job = json.dumps({"stack": stack, "workload": workload.as_dict(), **role})
-    return [sys.executable, "-P", "-c", BOOT.format(program), str(ROOT), job]
+    boot = BOOT.format(INTERPRETED if workload.interpreted else "", program)
+    return [sys.executable, "-P", "-c", boot, str(ROOT), job]
 
 
 class UtcpPeer:
@@ -109,7 +111,31 @@ class EpollPeer:
         return kernel_counters()
 
 
+class OtherPeer:
+    """A library that is no TCP, in a program of its own; ``package`` is what it is installed as."""
+
+    def __init__(self, name: str, package: str, program: str) -> None:
+        self.name = name
+        self.package = package
+        self._program = program
+
+    def server(self, workload: Workload) -> list[str]:
+        return worker(self.name, workload, self._program)
+
+    def client(self, workload: Workload, listening: Listening) -> list[str]:
+        return worker(self.name, workload, self._program, listening=listening)
+
+    def system_counters(self) -> dict[str, int]:
+        return {}
+
+
 PEERS: dict[str, Peer] = {"utcp": UtcpPeer(), "kernel": KernelPeer(), "epoll": EpollPeer()}
+OTHERS: dict[str, OtherPeer] = {
+    "aioquic": OtherPeer("aioquic", "aioquic", "quic_worker"),
+    "qh3": OtherPeer("qh3", "qh3", "quic_worker"),
+    "pyenet": OtherPeer("pyenet", "enet", "enet_worker"),
+    "aiortc": OtherPeer("aiortc", "aiortc", "sctp_worker"),
+}
 
 
 def prime_from(n: int) -> int:

@@ -25,6 +25,7 @@ from benchmarks.workload import Result, Workload
 
 CHOICES = {"both": ["utcp", "kernel"], "all": list(PEERS), **{name: [name] for name in PEERS}}
 MAX_PAYLOAD = 65_536
+MAX_UDP_PEERS = 60_000  # addresses that utcp_stack.udp_sources has
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,11 +52,15 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--msl", type=seconds_or_0, default=default.msl, metavar="S", help="of utcp (%(default)s)")
     add("--ports", type=at_least(0), default=default.ports, metavar="K", help="TCP ports of the server; 0: enough (0)")
     add("--unbatched", action="store_true", help="utcp without UDP GSO and GRO")
+    add("--udp-peers", type=at_least(1), default=1, metavar="N", help="UDP sources of utcp's client, up to 60000 (1)")
+    add("--interpreted", action="store_true", help="utcp from its .py files, though it may be installed compiled")
     add("--pcap", metavar="FILE", help="write what utcp's client sees, the last round; slows utcp's runs down")
     add("--json", action="store_true", help="one JSON object instead of the table")
     options = parser.parse_args(arguments)
     if options.payload > MAX_PAYLOAD:
         parser.error(f"argument --payload: {options.payload} is more than {MAX_PAYLOAD} bytes")
+    if options.udp_peers > MAX_UDP_PEERS:
+        parser.error(f"argument --udp-peers: {options.udp_peers} is more than {MAX_UDP_PEERS}")
     if options.connect == "direct" and options.api == "streams":
         parser.error("argument --connect: direct means callbacks only, and streams await")
     if options.pcap is not None:
@@ -104,6 +109,8 @@ def workload_of(options: argparse.Namespace, peer: str) -> Workload:
         msl=options.msl,
         ports=options.ports,
         batched=not options.unbatched,
+        udp_peers=options.udp_peers,
+        interpreted=options.interpreted,
         pcap=options.pcap if peer == "utcp" else None,
     )
 
@@ -201,7 +208,8 @@ def utcp_note(whole: dict[str, Any]) -> str:
     captured = ", client captured, which slows it down" if workload["pcap"] else ""
     return (
         f"{'compiled' if facts['compiled'] else 'interpreted'}, connect {workload['connect']}, "
-        f"{'batched' if workload['batched'] else 'unbatched'}, MSL {workload['msl']:g} s, "
+        f"{'batched' if workload['batched'] else 'unbatched'}, {workload['udp_peers']:,} UDP peers, "
+        f"MSL {workload['msl']:g} s, "
         f"{client['server_ports']} server ports, receive buffer {facts['receive_buffer']:,} bytes, "
         f"TIME-WAIT records after 2MSL: {client.get('time_wait_after_2msl', 'not waited for')}{captured}"
     )

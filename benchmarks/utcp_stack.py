@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import cycle
 from typing import Any
 
 import utcp
@@ -11,6 +12,7 @@ from benchmarks.workload import Workload
 from utcp.trace import PcapngObserver
 
 FIRST_PORT = 10_000
+ANY = "0.0.0.0"
 TIME_WAIT_LIMIT = 1 << 24  # records: none is given up early in a benchmark
 
 
@@ -18,19 +20,21 @@ class UtcpStack:
     _capture: PcapngObserver | None = None
 
     async def serve(self, workload: Workload, count: int, factory: Factory) -> Listening:
-        await self._make_endpoint(workload, count)
+        await self._make_endpoint(workload, count, HOST)
         for port in self._ports:
             await self._endpoint.create_server(factory, HOST, port, backlog=BACKLOG)
         return self._listening()
 
     async def serve_streams(self, workload: Workload, count: int, handler: Handler) -> Listening:
-        await self._make_endpoint(workload, count)
+        await self._make_endpoint(workload, count, HOST)
         for port in self._ports:
             await utcp.start_server(handler, HOST, port, endpoint=self._endpoint, backlog=BACKLOG)
         return self._listening()
 
     async def open(self, workload: Workload, listening: Listening) -> None:
-        await self._make_endpoint(workload, len(listening["ports"]))
+        many = workload.udp_peers > 1
+        await self._make_endpoint(workload, len(listening["ports"]), ANY if many else HOST)
+        self._sources = cycle(udp_sources(workload.udp_peers)) if many else None
         if workload.pcap is not None:
             self._capture = PcapngObserver(workload.pcap, self._endpoint.engine.path_addresses)
             self._endpoint.engine.observer = self._capture
@@ -38,13 +42,25 @@ class UtcpStack:
         self._peer = (HOST, self._udp_port)
 
     async def create_connection(self, factory: Factory, port: int) -> None:
-        await self._endpoint.create_connection(factory, HOST, port, udp_port=self._udp_port)
+        if self._sources is None:
+            await self._endpoint.create_connection(factory, HOST, port, udp_port=self._udp_port)
+            return
+        # create_connection tries each local address by binding a socket to it: that would be measured
+        connected: asyncio.Future[Any] = self._endpoint.loop.create_future()
+        self._endpoint.connect(factory, self._peer, port, waiter=connected, **self._source())
+        await connected
 
     async def open_connection(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await utcp.open_connection(HOST, port, udp_port=self._udp_port, endpoint=self._endpoint)
+        return await utcp.open_connection(
+            HOST, port, udp_port=self._udp_port, endpoint=self._endpoint, **self._source()
+        )
 
     def connect(self, factory: Factory, port: int) -> None:
-        self._endpoint.connect(factory, self._peer, port)
+        self._endpoint.connect(factory, self._peer, port, **self._source())
+
+    def _source(self) -> dict[str, Any]:
+        """Where the next connection comes from, where there is a choice."""
+        return {} if self._sources is None else {"local_addr": next(self._sources)}
 
     def counters(self) -> dict[str, int]:
         stats = self._endpoint.stats()
@@ -69,6 +85,7 @@ class UtcpStack:
         return {
             "compiled": utcp.__compiled__,
             "server_ports": len(self._ports),
+            "paths": len(self._endpoint.engine.stack.paths.paths),
             "receive_buffer": self._endpoint.stats().datagrams["receive_buffer"],
             "timestamps": self._config.timestamps,
             "sack": self._config.sack,
@@ -79,12 +96,17 @@ class UtcpStack:
         if self._capture is not None:
             self._capture.close()
 
-    async def _make_endpoint(self, workload: Workload, ports: int) -> None:
+    async def _make_endpoint(self, workload: Workload, ports: int, host: str) -> None:
         self._ports = range(FIRST_PORT, FIRST_PORT + ports)
         self._config = utcp.Config(msl=workload.msl, max_time_wait=TIME_WAIT_LIMIT)
         self._endpoint = await utcp.Endpoint.create(
-            (HOST, 0), config=self._config, gso=workload.batched, gro=workload.batched
+            (host, 0), config=self._config, gso=workload.batched, gro=workload.batched
         )
 
     def _listening(self) -> Listening:
         return {"ports": list(self._ports), "udp_port": self._endpoint.local_addr[1]}
+
+
+def udp_sources(count: int) -> list[tuple[str, int]]:
+    """So many loopback addresses, any TCP port. Linux has all of 127/8: to the server each is another UDP peer."""
+    return [(f"127.1.{number // 250}.{number % 250 + 1}", 0) for number in range(count)]

@@ -9,7 +9,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,11 @@ async def serve(stack: Stack, workload: Workload, count: int) -> None:
         listening = await stack.serve(workload, count, EchoServer)
     else:
         listening = await stack.serve_streams(workload, count, stream_echo(tally))
+    await attend(stack, tally, listening)
+
+
+async def attend(stack: Stack, tally: Tally, listening: dict[str, Any]) -> None:
+    """Have the server do its work, and report."""
     say(listening)
     stdin = await open_stdin()
     await at_interval(stdin, tally)
@@ -328,11 +333,16 @@ async def work(job: dict[str, Any]) -> None:
     await stack.close()
 
 
-def main() -> None:
-    job = json.loads(sys.argv[1])
+def run_job(work: Coroutine[Any, Any, None], job: dict[str, Any]) -> None:
+    """Run it on the workload's event loop."""
     if job["workload"]["loop"] == "uvloop":
         import uvloop
 
-        uvloop.run(work(job))
+        uvloop.run(work)
     else:
-        asyncio.run(work(job))
+        asyncio.run(work)
+
+
+def main() -> None:
+    job = json.loads(sys.argv[1])
+    run_job(work(job), job)

@@ -28,6 +28,8 @@ class Workload:
     msl: float = 1.0  # seconds; of utcp's, the kernel's TIME-WAIT of 60 s is fixed
     ports: int = 0  # TCP ports the server listens on; 0: so many that no port pair comes again
     batched: bool = True  # UDP GSO and GRO, where the system has them
+    udp_peers: int = 1  # UDP sources that utcp's client connects from: no segments of two share a datagram
+    interpreted: bool = False  # utcp's modules from their .py files, though they may be compiled
     pcap: str | None = None  # file for a capture of utcp's client side
 
     def as_dict(self) -> dict[str, Any]:

@@ -1,0 +1,202 @@
+"""The comparison: everyone takes part or is named, runs can be gone on with, and the report says what was measured."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare, live
+from benchmarks.contests import AWAITED, EVERYWHERE, MANY, NOT_TCP, PROTOCOL, Contender, Contest, contests
+from benchmarks.peers import OTHERS, PEERS, ROOT
+from benchmarks.results import write_results
+from benchmarks.run import run_once
+from benchmarks.workload import Workload
+
+SHORT = Workload(in_flight=4, seconds=0.3, warmup=0.1, msl=0.1, ports=3)
+NOBODY = Contender(name="nobody", peer="nobody", changes={})
+PAIR = [one for one in EVERYWHERE if one.name in (PROTOCOL, AWAITED)]
+
+
+def only(monkeypatch: pytest.MonkeyPatch, contenders: list[Contender]) -> None:
+    """Have one short contest."""
+
+    def one(*, quick: bool) -> Iterator[Contest]:
+        yield Contest(4, 0, contenders)
+
+    monkeypatch.setattr(compare, "contests", one)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any], str]:
+    status = compare.main(["--quick", "--only", "teardown", "--seconds", "0.2", "--json", *arguments])
+    out, err = capsys.readouterr()
+    return status, json.loads(out), err
+
+
+def test_medians_and_ratios(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    only(monkeypatch, PAIR)
+    status, whole, err = run(capsys, "--rounds", "3")
+    assert status == 0
+    assert [line.split(": ")[2] for line in err.splitlines()] == [PROTOCOL, AWAITED] * 3
+    kernel, ours = whole["contests"][0]["rows"]
+    assert (kernel["name"], ours["name"]) == (PROTOCOL, AWAITED)
+    for row in (kernel, ours):
+        assert len(row["rates"]) == 3
+        assert row["rate"] == sorted(row["rates"])[1]
+    assert ours["ratio"] == pytest.approx(ours["rate"] / kernel["rate"])
+    assert kernel["utcp_ratio"] == pytest.approx(ours["ratio"])
+    assert (whole["failed"], whole["left_out"], whole["skipped"]) == ([], 0, {})
+
+
+def test_a_run_is_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    only(monkeypatch, PAIR)
+    record = tmp_path / "record.jsonl"
+    _, first, _ = run(capsys, "--resume", str(record))
+    kept = record.read_text().splitlines(keepends=True)
+    record.write_text("".join(kept[:2]) + kept[2][:40])  # as of a run that was ended in the middle of writing
+    _, second, err = run(capsys, "--resume", str(record))
+    assert PROTOCOL not in err
+    assert AWAITED in err
+    assert second["contests"][0]["rows"][0]["rates"] == first["contests"][0]["rows"][0]["rates"]
+    _, third, err = run(capsys, "--resume", str(record))
+    assert err == ""
+    assert third["contests"] == second["contests"]
+    assert compare.main(["--quick", "--rounds", "2", "--resume", str(record)]) == 2
+    assert "other options" in capsys.readouterr().err
+
+
+def test_what_the_time_does_not_allow_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, PAIR)
+    _, whole, _ = run(capsys, "--minutes", "0.000001")
+    assert whole["left_out"] == 2
+    assert whole["contests"][0]["rows"] == []
+
+
+def test_who_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Dead:
+        name = "dead"
+
+        def server(self, workload: Workload) -> list[str]:
+            return ["false"]
+
+    monkeypatch.setitem(PEERS, "nobody", Dead())  # type: ignore[arg-type]
+    only(monkeypatch, [NOBODY, *PAIR])
+    status, whole, err = run(capsys)
+    assert status == 1
+    assert "ended early with status 1" in whole["failed"][0]
+    assert "FAILED: 4 in flight, 0 bytes | nobody" in err
+    assert len(whole["contests"][0]["rows"]) == 2
+
+
+def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(OTHERS["qh3"], "package", "not_installed_anywhere")
+    only(monkeypatch, [one for one in NOT_TCP if one.peer == "qh3"])
+    _, whole, err = run(capsys)
+    assert "SKIPPED: qh3: qh3 is not installed (pip install '.[bench]')" in err
+    assert whole["skipped"].keys() == {"qh3"}
+
+
+@pytest.mark.parametrize("contender", NOT_TCP, ids=lambda one: one.name)
+@pytest.mark.parametrize("payload", [0, 64])
+async def test_others_complete_lifecycles(contender: Contender, payload: int) -> None:
+    if why := contender.missing():
+        pytest.skip(f"SKIPPED: {why}")
+    if payload and contender.peer == "aiortc":
+        pytest.skip("SKIPPED: there is no echo over aiortc's SCTP")
+    outcome = await run_once(replace(SHORT, payload=payload, seconds=1.0, warmup=1.0), contender.machine())
+    assert outcome.rate > 0
+    assert (outcome.errors, outcome.unfinished) == (0, 0)
+    assert outcome.p50_us > 0
+    assert outcome.client["version"]
+
+
+@pytest.mark.parametrize(("api", "connect"), [("protocol", "await"), ("protocol", "direct"), ("streams", "await")])
+@pytest.mark.skipif(sys.platform != "linux", reason="SKIPPED: only Linux has all of 127/8")
+async def test_many_udp_peers(api: Any, connect: Any) -> None:
+    outcome = await run_once(replace(SHORT, udp_peers=7, in_flight=32, api=api, connect=connect), PEERS["utcp"])
+    assert outcome.rate > 0
+    assert (outcome.errors, outcome.unfinished, outcome.pairs_reused) == (0, 0, 0)
+    assert outcome.server["paths"] == 7
+
+
+async def test_interpreted_beside_compiled() -> None:
+    outcome = await run_once(replace(SHORT, interpreted=True), PEERS["utcp"])
+    assert outcome.rate > 0
+    assert (outcome.client["compiled"], outcome.server["compiled"]) == (False, False)
+
+
+def test_the_sources_are_taken_though_there_is_something_compiled(tmp_path: Path) -> None:
+    package = tmp_path / "utcp"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "engine.py").write_text("NAME = 'source'")
+    (package / "engine.abi3.so").write_bytes(b"compiled")
+    program = (
+        "import sys; sys.path[:0] = sys.argv[1:]; from benchmarks.interpreted import use_sources; use_sources(); "
+        "from utcp import engine; print(engine.NAME)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, str(tmp_path), str(ROOT)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "source\n"
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_line_has_its_counterpart(quick: bool) -> None:
+    for contest in contests(quick=quick):
+        names = [contender.name for contender in contest.contenders]
+        assert len(set(names)) == len(names)
+        for contender in contest.contenders:
+            contest.workload(contender, 1.0)
+            assert not contender.against or contender.against in names
+
+
+def test_all_that_is_promised_is_in_the_full_run() -> None:
+    found = list(contests(quick=False))
+    assert {(one.in_flight, one.payload) for one in found} == {(n, p) for n in (1, 64, 512, 4096) for p in (0, 64)}
+    assert all(MANY in one.contenders for one in found if one.in_flight >= 64)
+    assert all(NOT_TCP[0] in one.contenders for one in found if one.in_flight == 64)
+
+
+def test_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    if find_spec("matplotlib") is None:
+        pytest.skip("SKIPPED: matplotlib is not installed (pip install '.[bench]')")
+    only(monkeypatch, PAIR)
+    _, whole, _ = run(capsys)
+    write_results(whole, tmp_path / "RESULTS.md", tmp_path / "results")
+    report = (tmp_path / "RESULTS.md").read_text()
+    for expected in (PROTOCOL, AWAITED, "MSL 0.3 s", "0 TIME-WAIT records after 2MSL", "ephemeral ports", "threshold"):
+        assert expected in report
+    assert str(ROOT) not in report
+    assert "(results/teardown-0.svg)" in report
+    assert (tmp_path / "results" / "teardown-0.svg").stat().st_size < 100_000
+
+
+def test_a_part_is_another_program() -> None:
+    figures = compare.run_program("live", True, 100)
+    assert [row["live"] for row in figures["rows"]] == [0, 1000, 10000] * 2
+
+
+def test_live_connections(capsys: pytest.CaptureFixture[str]) -> None:
+    assert live.main(["--live", "0", "2000", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["kind"], row["live"]) for row in rows] == [
+        ("idle", 0),
+        ("idle", 2000),
+        ("time-wait", 0),
+        ("time-wait", 2000),
+    ]
+    assert all(row["us per lifecycle"] > 0 for row in rows)
+    if sys.platform == "linux":
+        assert rows[1]["bytes each"] > 200
