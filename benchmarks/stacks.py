@@ -90,6 +90,10 @@ class KernelStack:
 def make_stack(name: str) -> Stack:
     if name == "kernel":
         return KernelStack()
+    if name == "aioquic":
+        from benchmarks.quic_stack import QuicStack
+
+        return QuicStack()
     from benchmarks.utcp_stack import UtcpStack
 
     return UtcpStack()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import platform
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -249,3 +252,31 @@ def test_broadcast_and_multicast_are_discarded() -> None:
     group = socket.inet_pton(socket.AF_INET6, "ff02::1")
     assert ours._local_address(socket.IPPROTO_IPV6, 50, group + bytes(4)) is None
     ours.close()
+
+
+CHURN = """
+import resource, socket
+from utcp.aio.datagrams import UdpSocket
+
+def faults_of_churn():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(100):
+        trains = [bytearray(65_000) for _ in range(8)]
+        del trains
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults_of_churn()
+before = faults_of_churn()
+UdpSocket.bind(socket.AF_INET, ("127.0.0.1", 0)).close()
+faults_of_churn()
+print(before, faults_of_churn())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="SKIPPED: how glibc gives memory back")
+def test_memory_of_trains_is_not_given_back_each_time() -> None:
+    """Page faults of 800 buffers that come and go: without a socket each of them asks the system for its pages."""
+    done = subprocess.run([sys.executable, "-c", CHURN], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert before > 800
+    assert after < 100

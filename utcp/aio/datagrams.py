@@ -43,6 +43,7 @@ MAX_DATAGRAM: Final = 65_536  # no UDP datagram, and no GRO train, is larger
 MAX_SEND_BYTES: Final = 65_487  # what fits in a datagram over IPv4 and over IPv6
 MAX_SEND_SEGMENTS: Final = 128  # UDP_MAX_SEGMENTS of current kernels; older ones have 64
 SOCKET_BUFFER: Final = 8 << 20  # the default one holds 256 small datagrams
+MEMORY_KEPT: Final = 1 << 20  # bytes, see keep_freed_memory
 MAX_ROUTES: Final = 4096  # remembered
 MAX_RETRIES: Final = 8  # sends that report somebody else's error, in a row
 
@@ -173,6 +174,7 @@ class UdpSocket:
         self._send_calls = self._receive_calls = self._send_failures = 0
         self._ancillary_size = 0
         self._set_options(gro)
+        keep_freed_memory()
 
     @classmethod
     def bind(
@@ -455,6 +457,16 @@ class UdpSocket:
                 local = (host, self.local[1]) if host and self._wildcard else self.local
                 self._reports.append(PathReport(kind, local, peer, mtu))
         return found
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of buffers as large as a train, which come and go thousands of times a second.
+
+    glibc returns free memory above 128 KiB to the system, which clears each page anew for the next buffer: in bulk
+    that took six times as long as everything else. It learns from the first larger block that it gets back, and from
+    then on keeps twice that much (mallopt(3), M_MMAP_THRESHOLD) unless the environment says what it is to keep.
+    """
+    bytes(MEMORY_KEPT)
 
 
 def _host(peer: Address) -> Address:
