@@ -26,6 +26,8 @@ from utcp.core.states import CONNECTED
 RECEIVE_BUDGET: Final = 64  # buffers a turn, so that a flood leaves the loop to others
 PATIENCE: Final = 256  # turns without reaching the end of the socket's queue before deadlines are looked at anyway
 FLUSH_SEGMENTS: Final = 32  # so much is sent at once, that the peer may start on it while we go on
+SMALL: Final = 256  # bytes: no bulk transfer, which gains by answering for several segments at once
+FEW_CONNECTIONS: Final = 4
 ROUNDS: Final = 16  # of callbacks and sending a turn
 MILLISECOND: Final = 1_000_000
 PATH_LASTS: Final = 500 * MILLISECOND  # before the system is asked again for the way to the same peer
@@ -215,6 +217,8 @@ class Pump:
             engine.receive(engine.path(local, peer), data, now, segment_size)
             buffers += 1
             segments += -(-len(data) // segment_size) if segment_size else 1
+            if buffers == segments == 1 and len(data) <= SMALL and self._hardly_busy(now):
+                return buffers
             if segments >= FLUSH_SEGMENTS:
                 segments = 0
                 self._turn(now)
@@ -222,6 +226,15 @@ class Pump:
         self._turns_behind = 0
         engine.handle_timeout(self.clock())
         return buffers
+
+    def _hardly_busy(self, now: int) -> bool:
+        """Whether a lone small segment is answered before the socket is asked for more, which would wake us again.
+
+        To learn that there is none costs a system call and an exception, half of what there is to do; but no
+        deadline may come before what waits in the socket.
+        """
+        deadline = self.engine.next_timeout()
+        return self.engine.connection_count() <= FEW_CONNECTIONS and (deadline is None or deadline > now)
 
     def _pump(self) -> None:
         if self._pumping:
