@@ -14,6 +14,8 @@ import pytest
 import utcp
 from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
 from support.names import resolve_to
+from utcp.aio import connecting
+from utcp.aio.attempt import TooLateError
 
 
 @pytest.fixture
@@ -177,6 +179,25 @@ async def test_happy_eyeballs_goes_on_when_an_attempt_fails(monkeypatch: pytest.
         async with asyncio.timeout(1):
             transport, _ = await utcp.create_connection(Recorder, "many.example", port, happy_eyeballs_delay=60)
         transport.abort()
+
+
+async def test_of_two_attempts_that_succeed_one_makes_the_protocol() -> None:
+    made: list[Recorder] = []
+
+    def factory() -> Recorder:
+        made.append(Recorder())
+        return made[-1]
+
+    async with serving(Echo) as port, await utcp.Endpoint.create((HOST, 0)) as endpoint:
+        first_come = connecting._for_the_first(factory)
+        waiters: list[asyncio.Future[Any]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        transports = [endpoint.connect(first_come, (HOST, port), waiter=waiter) for waiter in waiters]
+        await asyncio.wait(waiters)
+        assert await waiters[0] is made[0]
+        assert isinstance(waiters[1].exception(), TooLateError)
+        assert len(made) == 1
+        assert [transport.is_closing() for transport in transports] == [False, True]
+        assert (await transports[1].closed()).reason == "aborted"
 
 
 async def test_local_addr() -> None:

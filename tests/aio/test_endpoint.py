@@ -86,6 +86,14 @@ async def test_stats() -> None:
         assert stats.datagrams["send_calls"] >= 2
 
 
+async def test_stats_of_a_closed_endpoint() -> None:
+    endpoint = await utcp.Endpoint.create((HOST, 0))
+    await endpoint.aclose()
+    assert endpoint.stats().states == {}
+    assert endpoint.stats().datagrams["receive_buffer"] > 0
+    assert "closed" in repr(endpoint)
+
+
 async def test_aclose_flushes() -> None:
     accepted = Accepted()
     async with serving(accepted) as port:
