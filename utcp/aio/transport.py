@@ -107,7 +107,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         self._channel.abort(None)
 
     def get_write_buffer_size(self) -> int:
-        """Bytes not yet handed to the network; with a high-water mark of 0, bytes not yet acknowledged. 0 at the end."""
+        """Bytes not yet handed to the network; with a high-water mark of 0, not yet acknowledged. 0 at the end."""
         return 0 if self._channel.lost else self._channel.buffer_size()
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
