@@ -26,7 +26,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contests import AWAITED, Contender, Contest, contests
+from benchmarks.contests import AWAITED, NOT_TCP, Contender, Contest, contests
 from benchmarks.peers import ROOT
 from benchmarks.results import print_tables, write_results
 from benchmarks.run import run_once
@@ -234,14 +234,13 @@ def summary(options: argparse.Namespace, record: Record, left: int) -> dict[str,
 
 
 def add_ratios(rows: dict[str, dict[str, Any]]) -> None:
-    """utcp's lines against their counterparts over kernel TCP; and what is no TCP, against utcp's like of it."""
-    ours = next((row for name, row in rows.items() if name == AWAITED), None)
-    for row in rows.values():
+    """utcp's lines against their counterparts over kernel TCP; what is no TCP, against utcp's like of it."""
+    ours = rows.get(AWAITED)
+    others = {contender.name for contender in NOT_TCP}
+    for name, row in rows.items():
         other = rows.get(row["against"])
-        row["ratio"] = row["rate"] / other["rate"] if other and other["rate"] else None
-        row["utcp_ratio"] = (
-            ours["rate"] / row["rate"] if ours and row["rate"] and not row["name"].startswith("utcp") else None
-        )
+        row["ratio"] = row["rate"] / other["rate"] if other else None
+        row["utcp_ratio"] = ours["rate"] / row["rate"] if ours and name in others else None
 
 
 def installed(tables: list[dict[str, Any]]) -> dict[str, Any]:

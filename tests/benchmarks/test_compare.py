@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks import compare, live
 from benchmarks.contests import AWAITED, EVERYWHERE, MANY, NOT_TCP, PROTOCOL, Contender, Contest, contests
-from benchmarks.peers import OTHERS, PEERS, ROOT
+from benchmarks.peers import OTHERS, PEERS, ROOT, Listening
 from benchmarks.results import write_results
 from benchmarks.run import run_once
 from benchmarks.workload import Workload
@@ -51,8 +51,15 @@ def test_medians_and_ratios(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         assert len(row["rates"]) == 3
         assert row["rate"] == sorted(row["rates"])[1]
     assert ours["ratio"] == pytest.approx(ours["rate"] / kernel["rate"])
-    assert kernel["utcp_ratio"] == pytest.approx(ours["ratio"])
+    assert kernel["ratio"] is kernel["utcp_ratio"] is ours["utcp_ratio"] is None
     assert (whole["failed"], whole["left_out"], whole["skipped"]) == ([], 0, {})
+
+
+def test_what_is_no_tcp_is_compared_with_its_like() -> None:
+    rows = {AWAITED: {"rate": 900.0, "against": PROTOCOL}, "qh3": {"rate": 3.0, "against": ""}}
+    compare.add_ratios(rows)
+    assert (rows["qh3"]["ratio"], rows["qh3"]["utcp_ratio"]) == (None, 300.0)
+    assert rows[AWAITED]["ratio"] is None  # who is not there
 
 
 def test_a_run_is_gone_on_with(
@@ -90,7 +97,13 @@ def test_who_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         def server(self, workload: Workload) -> list[str]:
             return ["false"]
 
-    monkeypatch.setitem(PEERS, "nobody", Dead())  # type: ignore[arg-type]
+        def client(self, workload: Workload, listening: Listening) -> list[str]:
+            return ["false"]
+
+        def system_counters(self) -> dict[str, int]:
+            return {}
+
+    monkeypatch.setitem(PEERS, "nobody", Dead())
     only(monkeypatch, [NOBODY, *PAIR])
     status, whole, err = run(capsys)
     assert status == 1
