@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from support.script import Script
 from support.states import established
 from utcp.core.config import Config
@@ -165,6 +167,31 @@ class TestDetection:
         s.recv(". seq=b ack=A")
         s.take()
         assert s.engine.counters.fast_recoveries == 1
+
+    @pytest.mark.parametrize("arrives", [True, False])
+    def test_new_data_of_the_same_instant_proves_nothing_at_once(self, arrives: bool) -> None:
+        """It left first, for the loss was found in the same instant: the numbers do not tell the order."""
+        s = established(PLAIN, options="sackok")
+        s.send(20_000)
+        assert len(s.take()) == 10
+        s.silent_for(RTT)
+        s.recv(". seq=b ack=a+4000")
+        assert s.take()[0].seg.seq == s.seq("a+10000")
+        s.recv(". seq=b ack=a+4000 sack=a+5000:a+8000")
+        assert s.take()[0].seg.seq == s.seq("a+4000")
+        s.silent_for(RTT)
+        s.recv(". seq=b ack=a+4000 sack=a+5000:a+11000")
+        assert not any(sent.retransmission for sent in s.take())
+        r = s.conn.recovery
+        assert r is not None
+        assert r.runs.lost == 0
+        if arrives:
+            s.recv(". seq=b ack=a+11000")
+            assert not any(sent.retransmission for sent in s.take())
+        else:
+            s.advance(RTT / 4)
+            assert s.recorder.timers[-1] == "reordering"
+            assert r.runs.lost == 1000
 
     def test_an_answer_in_less_than_a_round_trip_is_not_the_retransmissions(self) -> None:
         """6.2, step 2: it says nothing of what left before the retransmission."""

@@ -94,13 +94,17 @@ def rack_detect_loss(tcb: Tcb, r: Recovery) -> i64:
     latest: i64 = now
     i: i64 = 0
     while i < runs.count:
-        if not runs.flags(i) & (SACKED | LOST):
+        flags = runs.flags(i)
+        if not flags & (SACKED | LOST):
             sent_at = runs.sent_at(i)
             if sent_at < r.rack_xmit_at or (sent_at == r.rack_xmit_at and runs.right(i) < r.rack_end):
-                if sent_at + window <= now:
+                due = sent_at + window
+                if sent_at == r.rack_xmit_at and flags & RETRANSMITTED and r.rack_end > runs.high_rxt:
+                    due += r.rack_rtt // 4  # new data of that instant may have left first: a tie proves nothing
+                if due <= now:
                     runs.lose(i)
                 else:
-                    latest = max(latest, sent_at + window)
+                    latest = max(latest, due)
             elif runs.left(i) >= runs.high_rxt:
                 break  # and so were all that follow
         i += 1
