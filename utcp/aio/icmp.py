@@ -55,7 +55,6 @@ _LOCAL: Final = {
     errno.ENETDOWN: PathError.NET_UNREACHABLE,
     errno.EMSGSIZE: PathError.PACKET_TOO_BIG,
     errno.EACCES: PathError.ADMIN_PROHIBITED,
-    errno.EPERM: PathError.ADMIN_PROHIBITED,  # a packet filter
 }
 
 
