@@ -4,8 +4,9 @@
 
 Two engines hand each other their segments in memory: connect, accept, half-close, end of file, close, ``BATCH`` at a
 time. Before that, so many connections have been opened and stay idle, or so many have ended and are TIME-WAIT
-records of the client's engine. Times are processor time of both engines, and of the rounds the best: noise only
-adds. Memory is what the process grew by, both ends of the connection together.
+records of the client's engine. Rounds beside them take turns with rounds of two engines that have nothing else to do,
+so that both have the same noise; times are processor time, and of the rounds the best: noise only adds. Memory is
+what the process grew by, both ends of a connection together.
 """
 
 from __future__ import annotations
@@ -48,14 +49,19 @@ def measure(kind: str, live: int) -> dict[str, Any]:
     gc.collect()
     grown = resident_bytes() - before
     path = live // PER_PEER + 1  # one that has all its ports
+    idle_pair = Pair(config, 1)
     lifecycles(pair, path, WARM_UP)
+    lifecycles(idle_pair, 0, WARM_UP)
     held = pair.client.states().get(State.ESTABLISHED if kind == "idle" else State.TIME_WAIT, 0)
     assert held >= live, held
-    rounds = [timed_round(pair, path) for _ in range(ROUNDS)]
+    rounds = [(timed_round(pair, path), timed_round(idle_pair, 0)) for _ in range(ROUNDS)]
+    beside, alone = (min(times) / 1000 / LIFECYCLES for times in zip(*rounds, strict=True))
     return {
         "kind": kind,
         "live": live,
-        "us per lifecycle": min(rounds) / 1000 / LIFECYCLES,
+        "us per lifecycle": beside,
+        "us beside none": alone,
+        "ratio": beside / alone,
         "bytes each": grown / live if live else None,
     }
 
@@ -106,10 +112,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(json.dumps({"compiled": utcp.__compiled__, "rows": rows}, indent=2))
         return 0
     print("compiled" if utcp.__compiled__ else "interpreted")
-    print(f"{'':10} {'live':>10} {'us/lifecycle':>13} {'bytes each':>11}")
+    print(f"{'':10} {'live':>10} {'us/lifecycle':>13} {'beside none':>12} {'ratio':>6} {'bytes each':>11}")
     for row in rows:
         size = "-" if row["bytes each"] is None else f"{row['bytes each']:,.0f}"
-        print(f"{row['kind']:10} {row['live']:10,} {row['us per lifecycle']:13.1f} {size:>11}")
+        times = f"{row['us per lifecycle']:13.1f} {row['us beside none']:12.1f} {row['ratio']:6.2f}"
+        print(f"{row['kind']:10} {row['live']:10,} {times} {size:>11}")
     return 0
 
 
