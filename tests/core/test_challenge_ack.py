@@ -88,6 +88,7 @@ class TestLimits:
         s.recv("R seq=b+1")
         s.expect(". seq=a ack=b")
         assert s.engine.counters.challenge_acks_suppressed == 200
+        assert s.engine.counters.challenge_acks == 2
 
     def test_R_12_the_limit_covers_every_kind_of_bad_segment(self) -> None:
         s = established()
@@ -154,6 +155,36 @@ class TestLimits:
         s.silent()
         s.expect_state(State.ESTABLISHED)
 
+    def test_R_12_a_limit_of_one_or_two_is_a_limit(self) -> None:
+        """The noise has room for what the limit leaves, and the last of the budget is spent."""
+        for limit in (1, 2):
+            seen = set()
+            s = established(Config(challenge_ack_limit=limit, challenge_ack_interval=0))
+            for _ in range(40):
+                answered = 0
+                for _ in range(4):
+                    s.recv("R seq=b+1")
+                    answered += len(s.take())
+                seen.add(answered)
+                s.advance(1)
+            assert seen == set(range(limit // 2, limit + 1))
+
+    def test_R_12_the_budget_is_renewed_after_a_second_and_no_sooner(self) -> None:
+        s = established(Config(challenge_ack_limit=4, challenge_ack_interval=0))
+        for _ in range(5):
+            s.recv("R seq=b+1")
+            s.take()
+        s.silent_for(0.999_999_999)
+        s.recv("R seq=b+1")
+        s.silent_for(0.000_000_001)
+        s.recv("R seq=b+1")
+        s.expect(". seq=a ack=b")
+
+    def test_R_12_a_reset_with_text_is_always_challenged(self) -> None:
+        s = established(Config(challenge_ack_limit=0))
+        s.recv("R seq=b+1 len=5")
+        s.expect(". seq=a ack=b")
+
     def test_R_12_a_segment_outside_the_window_has_the_limit_of_its_connection_only(self) -> None:
         """3.10.7.4, first: no challenge, but an ACK that two confused ends could trade for ever. What others do must
         not silence the answer to a window probe."""
@@ -164,6 +195,7 @@ class TestLimits:
             s.recv(". seq=b-1 ack=a")
             s.recv(". seq=b+100000 ack=a")
             s.silent()
+        assert s.engine.counters.old_segments_unanswered == 20
         s.silent_for(0.5)
         s.recv(". seq=b+100000 ack=a")
         s.expect(". seq=a ack=b")

@@ -228,3 +228,18 @@ def test_fin_acked_and_everything_acked_are_told_apart() -> None:
     s.recv(". seq=b ack=a+4")
     assert s.events() & ACKED
     assert s.conn.unacked_bytes == 0 and not s.conn.fin_acked
+
+
+def test_a_second_shutdown_does_not_renew_the_patience() -> None:
+    s = established(Config(r2=100))
+    s.shutdown()
+    s.take()
+    s.advance(60)
+    s.take()
+    s.shutdown()
+    s.take()
+    s.advance(40 - 1e-9)
+    s.take()
+    s.expect_state(State.FIN_WAIT_1)
+    s.advance(1e-9)
+    s.expect_gone(TimeoutError)

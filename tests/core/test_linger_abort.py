@@ -27,7 +27,10 @@ from support.states import (
     time_wait,
 )
 from utcp.core.config import Config
+from utcp.core.deadlines import earliest_deadline
+from utcp.core.stack import NEVER
 from utcp.core.states import CLOSED_BIT, State
+from utcp.core.trains import NOBODY
 
 
 class TestUnreadData:
@@ -154,6 +157,59 @@ class TestFlush:
         s.close(flush=True)
         s.expect("R. seq=a ack=b+6")
         s.expect_gone(None)
+
+    def test_a_single_byte_is_worth_waiting_for(self) -> None:
+        s = established()
+        s.recv("P. seq=b ack=a", b"unread")
+        with s.together():
+            s.send(b"!")
+            s.close(flush=True)
+        s.expect("P. seq=a ack=b+6", b"!")
+        s.recv(". seq=b+6 ack=a+1")
+        s.expect("R. seq=a+1 ack=b+6")
+        s.expect_gone(None)
+
+    def test_unread_data_before_the_peers_fin_too(self) -> None:
+        s = established()
+        s.recv("FP. seq=b ack=a", b"unread")
+        s.expect(". seq=a ack=b+7")
+        with s.together():
+            s.send(b"bye")
+            s.close(flush=True)
+        s.expect("P. seq=a ack=b+7", b"bye")
+        s.expect_state(State.LAST_ACK)
+        s.recv(". seq=b+7 ack=a+3")
+        s.expect("R. seq=a+3 ack=b+7")
+        s.expect_gone(None)
+        assert s.recorder.closed_reasons == ["unread-data"]
+
+    def test_a_fin_that_still_waits_behind_data_gives_way_to_the_reset(self) -> None:
+        s = established(wnd=1000)
+        s.send(1500)
+        s.expect(". seq=a ack=b len=1000")
+        s.shutdown()
+        s.recv("P. seq=b ack=a wnd=1000 len=10")
+        s.close(flush=True)
+        s.take()
+        s.recv(". seq=b+10 ack=a+1000 wnd=1000")
+        s.expect("P. seq=a+1000 ack=b+10 len=500")
+        s.recv(". seq=b+10 ack=a+1500 wnd=1000")
+        s.expect("R. seq=a+1500 ack=b+10")
+        s.expect_gone(None)
+
+    def test_the_patience_counts_from_the_close(self) -> None:
+        s = established(Config(close_timeout=5))
+        s.recv("P. seq=b ack=a", b"unread")
+        s.send(b"bye")
+        s.take()
+        s.advance(3)
+        s.take()
+        s.close(flush=True)
+        s.advance(5 - 1e-9)
+        s.take()
+        s.expect_state(State.FIN_WAIT_1)
+        s.advance(1e-9)
+        s.expect_gone(TimeoutError)
 
     def test_data_that_arrives_meanwhile_is_discarded_and_turns_the_fin_into_a_reset(self) -> None:
         s = established(wnd=1000)
@@ -377,6 +433,50 @@ class TestAbort:
         s.abort()
         s.expect("R. seq=a ack=b+1")
         s.expect_gone(None)
+
+    def test_data_before_the_fin_is_reset_in_CLOSING(self) -> None:
+        s = established()
+        with s.together():
+            s.send(b"lost")
+            s.shutdown()
+        s.expect("FP. seq=a ack=b", b"lost")
+        s.recv("F. seq=b ack=a")
+        s.expect(". seq=a+5 ack=b+1")
+        s.expect_state(State.CLOSING)
+        s.abort()
+        s.expect("R. seq=a+5 ack=b+1")
+        s.expect_gone(None)
+
+    def test_a_fin_not_sent_yet_is_reset_in_LAST_ACK(self) -> None:
+        """The window is closed: the peer waits for data and FIN, and would wait for ever."""
+        s = established(wnd=0)
+        s.recv("F. seq=b ack=a wnd=0")
+        s.expect(". seq=a ack=b+1")
+        s.shutdown()
+        s.take()
+        s.expect_state(State.LAST_ACK)
+        s.abort()
+        s.expect("R. * ack=b+1")
+        s.expect_gone(None)
+
+    def test_nothing_is_left_in_the_object_but_what_is_unread(self) -> None:
+        """Its user may keep it for as long as he likes."""
+        s = established(options="sackok")
+        s.send(5000)
+        s.take()
+        s.recv(". seq=b ack=a sack=a+1000:a+2000")
+        s.take()
+        s.recv("P. seq=b+100 ack=a len=100")
+        s.take()
+        tcb = s.conn
+        assert tcb.recovery is not None and tcb.reassembly is not None and tcb.held > 0
+        with s.together():
+            s.recv("P. seq=b+200 ack=a len=100")
+            s.recv("R. seq=b ack=a")
+        s.expect_gone(ConnectionResetError)
+        assert (tcb.recovery, tcb.reassembly, tcb.held, tcb.slot) == (None, None, 0, NOBODY)
+        assert (tcb.ack_now, tcb.dup_acks_due) == (False, 0)
+        assert min(earliest_deadline(tcb), tcb.armed_at) == NEVER
 
 
 class TestOrphans:

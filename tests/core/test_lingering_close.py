@@ -190,3 +190,25 @@ class TestOtherCalls:
         s.silent_for(5 - BEFORE)
         s.advance(BEFORE)
         s.expect("R. seq=a+1 ack=b+2000")
+
+
+def test_in_FIN_WAIT_2_its_time_may_be_longer_than_fin_timeout() -> None:
+    s = fin_wait_2(Config(fin_timeout=5))
+    s.lingering_close(20)
+    s.silent_for(20 - BEFORE)
+    s.expect_state(State.FIN_WAIT_2)
+    s.advance(BEFORE)
+    s.expect("R. seq=a+1 ack=b")
+    s.expect_gone(None)
+    assert s.recorder.closed_reasons == ["linger-expired"]
+
+
+def test_no_time_at_all_is_still_a_lingering_close() -> None:
+    s = established(Config(linger=0))
+    with s.together():
+        s.conn.lingering_close(0, s.now)
+    s.take()
+    s.advance(0)
+    s.take()
+    s.expect_gone(None)
+    assert s.recorder.closed_reasons == ["linger-expired"]

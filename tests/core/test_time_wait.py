@@ -24,6 +24,20 @@ def waiting(config: Config | None = None, options: str = "") -> Script:
 
 
 class TestOldSegments:
+    def test_T_01_with_the_timestamp_that_is_known_already(self) -> None:
+        """PAWS is about older ones: a FIN sent again within a tick restarts the wait."""
+        s = waiting(options=TS)
+        s.silent_for(50)
+        s.recv(f"F. seq=b ack=a+1 ts={s.b_ts + 100}/0")
+        s.take()
+        s.silent_for(50)
+        s.recv(f"F. seq=b ack=a+1 ts={s.b_ts + 100}/0")
+        s.take()
+        assert s.engine.counters.time_wait_restarted == 2
+        s.recv(f"F. seq=b ack=a+1 ts={s.b_ts + 99}/0")
+        s.take()
+        assert s.engine.counters.time_wait_restarted == 2
+
     def test_T_01_a_repeated_fin_is_acknowledged_and_restarts_the_wait(self) -> None:
         s = time_wait()
         s.silent_for(59)
@@ -54,6 +68,7 @@ class TestOldSegments:
             ". seq=b ack=a",  # an old ACK
             ". seq=b-1 ack=a+1",  # a late window probe
             "P. seq=b+1 ack=a+1 len=10",  # what B cannot have sent
+            "P. seq=b ack=a+1 len=1",  # a byte where its FIN was
             "F. seq=b+1 ack=a+1",  # a second FIN
             ". seq=b+100000 ack=a+1",
             "P. seq=b-100000 ack=a+1 len=10",

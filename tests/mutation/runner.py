@@ -5,6 +5,7 @@ Nothing is written into the tree, and no process has seen another one's fault.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import resource
@@ -119,6 +120,8 @@ class Plugin:
         if not tests.seconds:
             self.failure = "no test passes without a fault"
             return True
+        gc.collect()
+        gc.freeze()  # or every child would look through all of it, and copy it
         for verdict in self._verdicts(tests):
             self.report(verdict)
         return True

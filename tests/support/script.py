@@ -128,6 +128,7 @@ class Script:
         self.now = start
         self.start = start
         self.failed = False
+        self.segments, self.resets = 0, 0  # that A has sent
         self.faults: list[str] = []  # what the observer found wrong; raised at the next occasion
         self.log: list[str] = []
         self.recorder = Recorder(self)
@@ -388,17 +389,27 @@ class Script:
             return
         datagrams = [(t.path, d) for t in self.engine.transmit(self.now) for d in t.datagrams()]
         told = dict(self.recorder.sent)
+        self._count(len(datagrams))
         assert sorted(d for _, d in datagrams) == sorted(d for d, _ in self.recorder.sent), self.failure(
             "what leaves is not what the observer was told"
         )
         self.recorder.sent.clear()
         for path, datagram in datagrams:
             seg = decode(datagram)
+            if seg.flags & w.RST:
+                self.resets += 1
+                assert not told[datagram], self.failure("a RST is no retransmission")
+            assert seg.flags & w.ACK or seg.ack == 0, self.failure("an acknowledgment number without ACK")
             self._sent.append(Sent(self.now, path, seg, told[datagram]))
             self.note(f"> {text_of(seg, self.names)}" + ("  (retransmission)" if told[datagram] else ""))
             self._follow(seg)
+        assert self.engine.counters.resets_out == self.resets, self.failure("resets are miscounted")
         assert not self.faults, self.failure("\n".join(self.faults))
         invariants.check(self.engine)
+
+    def _count(self, datagrams: int) -> None:
+        self.segments += datagrams
+        assert self.engine.counters.segments_out == self.segments, self.failure("what leaves is not what is counted")
 
     def _follow(self, seg: Segment) -> None:
         """Keep `A`, A's SND.NXT, and `B`, A's RCV.NXT, as the wire shows them."""

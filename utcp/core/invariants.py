@@ -41,6 +41,9 @@ def check(engine: Engine) -> None:
     live = sum(1 for tcb in stack.connections.slots if tcb is not None)
     assert live == len(stack.connections), "slots and keys disagree"
     assert stack.half_open == sum(1 for tcb in stack.connections.values() if tcb.passive and tcb.st == SYN_RECEIVED)
+    assert stack.half_open == sum(listener.embryonic for listener in stack.listeners.values()), "the backlogs disagree"
+    users = sum(path.users for path in stack.paths.paths if path is not None)
+    assert users == len(stack.connections) + len(stack.time_wait), "users of paths are miscounted"
     assert stack.held == sum(tcb.held for tcb in stack.connections.values()), "bytes held are miscounted"
     assert stack.orphans == sum(1 for tcb in stack.connections.values() if tcb.orphan), "orphans are miscounted"
 
