@@ -46,7 +46,7 @@ PROGRAMS: dict[str, tuple[str, list[str], list[str]]] = {
     "throughput": ("throughput", ["--rounds", "5"], ["--rounds", "1", "--seconds", "0.3"]),
     "latency": ("latency", ["--rounds", "5"], ["--rounds", "1", "--seconds", "0.3"]),
     "time-wait": ("timewait", ["records"], ["records", "--records", "20000"]),
-    "live": ("live", [], ["--live", "0", "1000", "10000"]),
+    "live": ("live", [], ["--live", "0", "2000"]),
 }
 PARTS = (*PROGRAMS, TEARDOWN)
 

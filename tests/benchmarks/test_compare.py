@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import compare, live
+from benchmarks import compare
 from benchmarks.contests import AWAITED, EVERYWHERE, MANY, NOT_TCP, PROTOCOL, Contender, Contest, contests
 from benchmarks.peers import OTHERS, PEERS, ROOT, Listening
 from benchmarks.results import write_results
@@ -182,6 +182,11 @@ def test_all_that_is_promised_is_in_the_full_run() -> None:
     assert all(NOT_TCP[0] in one.contenders for one in found if one.in_flight == 64)
 
 
+def test_a_part_that_takes_too_long() -> None:
+    with pytest.raises(RuntimeError, match="not finished within 0 s"):
+        compare.run_program("live", True, 0.01)
+
+
 def test_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     if find_spec("matplotlib") is None:
         pytest.skip("SKIPPED: matplotlib is not installed (pip install '.[bench]')")
@@ -196,14 +201,9 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     assert (tmp_path / "results" / "teardown-0.svg").stat().st_size < 100_000
 
 
-def test_a_part_is_another_program() -> None:
-    figures = compare.run_program("live", True, 100)
-    assert [row["live"] for row in figures["rows"]] == [0, 1000, 10000] * 2
-
-
-def test_live_connections(capsys: pytest.CaptureFixture[str]) -> None:
-    assert live.main(["--live", "0", "2000", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+@pytest.mark.timeout(150)
+def test_live_connections_as_a_part_of_it() -> None:
+    rows = compare.run_program("live", True, 140)["rows"]
     assert [(row["kind"], row["live"]) for row in rows] == [
         ("idle", 0),
         ("idle", 2000),
