@@ -14,7 +14,7 @@ from utcp.sim import Fate, Network
 
 def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     page = (Path(__file__).parents[2] / "docs" / "sim.md").read_text()
-    (source,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    source, _ = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     names: dict[str, Any] = {}
     exec(compile(source, "docs/sim.md", "exec"), names)
     network = names["network"]
@@ -35,3 +35,16 @@ def test_the_longer_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed[0].startswith("4 uploads of 100,000 bytes confirmed")
     assert runs[0].trace == runs[1].trace
     assert runs[0].counts[Fate.UNREACHABLE] > 0  # the crash
+
+
+def test_the_bottleneck_of_the_page() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sim.md").read_text()
+    _, source = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    network = Network()
+    pairs = [(network.host(f"a{i}"), network.host(f"b{i}")) for i in range(2)]
+    exec(compile(source, "docs/sim.md", "exec"), {"network": network, "pairs": pairs})
+    for one, other in pairs:
+        other.listen(80, accept=lambda connection: None)
+        one.connect(other, 80)
+    network.run_for(1)
+    assert {flow.fates[Fate.DELIVERED] for flow in network.flows.values()} == {1, 2}  # SYN-ACK; SYN and ACK

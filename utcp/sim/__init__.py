@@ -3,6 +3,6 @@
 from utcp.sim.host import App, Host
 from utcp.sim.link import Fate, Link
 from utcp.sim.loop import SimLoop, run
-from utcp.sim.network import Network, Packet
+from utcp.sim.network import Flow, Network, Packet, Router
 
-__all__ = ["App", "Fate", "Host", "Link", "Network", "Packet", "SimLoop", "run"]
+__all__ = ["App", "Fate", "Flow", "Host", "Link", "Network", "Packet", "Router", "SimLoop", "run"]

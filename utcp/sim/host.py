@@ -187,7 +187,7 @@ class Host:
             for train in trains:
                 local, peer = engine.path_addresses(train.path)
                 for datagram in train.datagrams():
-                    network.send(str(local), str(peer), datagram)
+                    network.send(str(local), str(peer), datagram, train.ecn)
             if not ready and not trains:
                 return
 
