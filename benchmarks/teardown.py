@@ -17,8 +17,10 @@ import platform
 import statistics
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from benchmarks.captured import read
 from benchmarks.peers import PEERS, ephemeral_range
 from benchmarks.run import run_once
 from benchmarks.workload import Result, Workload
@@ -253,6 +255,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"teardown: {error}", file=sys.stderr)
         return 1
     whole = summary(options, rounds)
+    if options.pcap is not None and Path(options.pcap).is_file():
+        try:
+            captured = read(options.pcap)
+        except ValueError as error:  # a disk was full
+            print(f"teardown: {options.pcap}: {error}", file=sys.stderr)
+            return 1
+        whole["capture"] = captured.as_dict()
+        print(f"{options.pcap}: {captured}", file=sys.stderr)
     if options.json:
         print(json.dumps(whole, indent=2))
     else:
