@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ class StreamReader(asyncio.StreamReader):
         _waiter: asyncio.Future[None] | None
         _transport: Transport | None
 
+        def _maybe_resume_transport(self) -> None: ...
+
     _failure: Exception | None = None
 
     def exception(self) -> Exception | None:
@@ -56,74 +59,157 @@ class StreamReader(asyncio.StreamReader):
                 waiter.set_result(None)
 
     async def read(self, n: int = -1) -> bytes:
-        if n >= 0:
-            return await super().read(n)
-        # To the end of file: an error before that leaves everything in the buffer
-        while not self._eof:
-            await self._wait_for_data("read")
-        data = bytes(self._buffer)
-        self._buffer.clear()
+        if n == 0:
+            return b""
+        buffer = self._buffer
+        # One read to the end of file; an error before that leaves everything in the buffer
+        while not self._eof and (n < 0 or not buffer):
+            self._waiter = self._begin_to_wait("read")
+            try:  # not by _wait_for_data, which is a coroutine more
+                await self._waiter
+            finally:
+                self._waiter = None
+        if n < 0 or n >= len(buffer):
+            data = bytes(buffer)
+            buffer.clear()
+        else:
+            data = bytes(buffer[:n])
+            del buffer[:n]
+        if self._paused:
+            self._maybe_resume_transport()
         return data
 
     async def _wait_for_data(self, func_name: str) -> None:
+        self._waiter = self._begin_to_wait(func_name)
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _begin_to_wait(self, func_name: str) -> asyncio.Future[None]:
         if self._failure is not None:
             raise self._failure
-        # As asyncio's from here on, but that a call of it is a coroutine more for each wait
         if self._waiter is not None:
             raise RuntimeError(f"{func_name}() called while another coroutine is already waiting for incoming data")
         if self._paused:
             assert self._transport is not None
             self._paused = False
             self._transport.resume_reading()
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._loop.create_future()
+
+
+def _nobody() -> None:
+    """In place of a weak reference to a reader."""
 
 
 class StreamReaderProtocol(asyncio.StreamReaderProtocol):
-    """Between a transport and a StreamReader."""
+    """Between a transport and a StreamReader.
+
+    Nothing of asyncio's own is called on the way of a connection that comes and goes: its future for ``wait_closed``
+    is made for those who wait, and its attributes that hardly ever change are here the class's.
+    """
 
     if TYPE_CHECKING:
         _stream_reader: StreamReader | None
-        _transport: Transport | None
-        _client_connected_cb: ClientConnected | None
-        _strong_reader: StreamReader | None
-        _loop: asyncio.AbstractEventLoop
-        _task: asyncio.Task[None] | None
+        _paused: bool
 
-        def _get_close_waiter(self, stream: asyncio.StreamWriter) -> asyncio.Future[None]: ...
+    _connection_lost = False
+    _reject_connection = False
+    _over_ssl = False
+    _stream_writer: asyncio.StreamWriter | None = None
+    _transport: Transport | None = None
+    _task: asyncio.Task[None] | None = None
+    _error: Exception | None = None  # that connection_lost came with
+    _close_waiters: list[asyncio.Future[None]] | None = None
 
-        _over_ssl: bool
+    def __init__(
+        self,
+        stream_reader: StreamReader | None,
+        client_connected_cb: ClientConnected | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop() if loop is None else loop
+        self._stream_reader_wr: Callable[[], StreamReader | None] = _nobody
+        if stream_reader is not None:
+            self._stream_reader_wr = weakref.ref(stream_reader)
+        # Until there is a connection nobody else holds a server's reader
+        self._strong_reader = None if client_connected_cb is None else stream_reader
+        self._client_connected_cb = client_connected_cb
+        self._paused = False
+        self._drain_waiters: list[asyncio.Future[None]] = []
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        connected = self._client_connected_cb
-        if connected is None:
-            super().connection_made(transport)
-            self._note_half_close()
-            return
         assert isinstance(transport, Transport)
-        reader = self._stream_reader
-        assert reader is not None
         self._transport = transport
         self._note_half_close()
+        reader = self._stream_reader_wr()
+        if reader is not None:
+            reader._transport = transport
+        connected = self._client_connected_cb
+        if connected is None:
+            return
+        assert reader is not None
         self._strong_reader = None
-        reader.set_transport(transport)
         result = connected(reader, StreamWriter(transport, self, reader, self._loop))
         if asyncio.iscoroutine(result):
             self._task = self._loop.create_task(result)
             self._task.add_done_callback(functools.partial(_handler_done, self._loop, transport))
 
+    def data_received(self, data: bytes) -> None:
+        reader = self._stream_reader_wr()
+        if reader is not None:
+            reader.feed_data(data)
+
+    def eof_received(self) -> bool:
+        reader = self._stream_reader_wr()
+        if reader is not None:
+            reader.feed_eof()
+        return not self._over_ssl
+
     def connection_lost(self, exc: Exception | None) -> None:
+        reader = self._stream_reader_wr()
         if exc is not None:
-            reader = self._stream_reader
-            transport = self._transport
-            if reader is not None and transport is not None:
-                rest = transport.take_unread()  # the reader had paused
-                if rest and not reader._eof:
-                    reader.feed_data(rest)
-        super().connection_lost(exc)
+            self._error = exc
+            self._tell_of_error(reader, exc)
+        elif reader is not None:
+            reader.feed_eof()
+        self._connection_lost = True
+        closing, self._close_waiters = self._close_waiters, None
+        for waiter in (*self._drain_waiters, *(closing or ())):
+            self._settle(waiter)
+        self._stream_reader_wr = _nobody
+        self._task = None
+        self._transport = None
+
+    def _tell_of_error(self, reader: StreamReader | None, exc: Exception) -> None:
+        if reader is None:
+            return
+        rest = self._transport.take_unread() if self._transport is not None else b""  # the reader had paused
+        if rest and not reader._eof:
+            reader.feed_data(rest)
+        reader.set_exception(exc)
+
+    def _get_close_waiter(self, stream: asyncio.StreamWriter) -> asyncio.Future[None]:
+        """A future for each who waits: that one is cancelled is nobody else's loss, who waits too or will."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        if self._connection_lost:
+            self._settle(waiter)
+        else:
+            self._close_waiters = [one for one in self._close_waiters or () if not one.done()]
+            self._close_waiters.append(waiter)
+        return waiter
+
+    def _settle(self, waiter: asyncio.Future[None]) -> None:
+        if waiter.done():
+            return
+        if self._error is None:
+            waiter.set_result(None)
+        else:
+            waiter.set_exception(self._error)
+            waiter.exception()  # whoever waits may be cancelled before it hears: no complaint then
+
+    def __del__(self) -> None:
+        """asyncio's looks after the future that it makes for each connection."""
 
     def replace_transport(self, transport: Transport) -> None:
         """Go on over ``transport``, which has TLS."""
@@ -154,13 +240,22 @@ class StreamWriter(asyncio.StreamWriter):
         _transport: Transport
         _protocol: StreamReaderProtocol
 
+    def __init__(
+        self,
+        transport: Transport,
+        protocol: StreamReaderProtocol,
+        reader: StreamReader | None,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        # Not super().__init__(): it makes a future that nothing ever looks at
+        self._transport = transport
+        self._protocol = protocol
+        self._reader = reader
+        self._loop = loop
+
     @property
     def transport(self) -> Transport:
         return self._transport
-
-    async def wait_closed(self) -> None:
-        """As asyncio's; but cancelling it is nobody else's loss, who waits too or will."""
-        await asyncio.shield(self._protocol._get_close_waiter(self))
 
     async def lingering_close(self, timeout: float) -> CloseInfo:
         """As the transport's, in place of ``close`` and ``wait_closed``: RFC 9112 9.6 has HTTP servers do it."""
