@@ -243,3 +243,18 @@ def test_a_second_shutdown_does_not_renew_the_patience() -> None:
     s.expect_state(State.FIN_WAIT_1)
     s.advance(1e-9)
     s.expect_gone(TimeoutError)
+
+
+def test_the_patience_for_the_fin_counts_from_the_shutdown() -> None:
+    s = established(Config(r2=100))
+    s.send(10)
+    s.take()
+    s.advance(60)
+    s.take()
+    s.shutdown()
+    s.take()
+    s.advance(100 - 1e-9)
+    s.take()
+    s.expect_state(State.FIN_WAIT_1)
+    s.advance(1e-9)
+    s.expect_gone(TimeoutError)

@@ -474,7 +474,8 @@ class TestAbort:
             s.recv("P. seq=b+200 ack=a len=100")
             s.recv("R. seq=b ack=a")
         s.expect_gone(ConnectionResetError)
-        assert (tcb.recovery, tcb.reassembly, tcb.held, tcb.slot) == (None, None, 0, NOBODY)
+        assert all(held is None for held in (tcb.recovery, tcb.reassembly))
+        assert (tcb.held, tcb.slot) == (0, NOBODY)
         assert (tcb.ack_now, tcb.dup_acks_due) == (False, 0)
         assert min(earliest_deadline(tcb), tcb.armed_at) == NEVER
 
@@ -499,6 +500,15 @@ class TestOrphans:
         s.accept()
         s.close()
         s.expect("F. seq=a ack=b", port=4)  # there is room again
+
+    def test_X_09_one_too_many_leaves_nothing_armed(self) -> None:
+        s = established(Config(max_orphans=0, linger=5))
+        s.close()
+        s.expect("R. seq=a ack=b")
+        s.expect_gone(None)
+        assert s.recorder.closed_reasons == ["too-many-orphans"]
+        assert earliest_deadline(s.conn) == NEVER
+        assert not s.conn.fin_queued
 
     def test_X_09_one_that_loses_data_is_told_so(self) -> None:
         s = established(Config(max_orphans=0))

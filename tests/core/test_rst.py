@@ -275,3 +275,46 @@ def test_a_reset_in_CLOSING_while_data_waits() -> None:
     s.recv("R seq=b+1")
     s.expect_gone(None)
     s.silent_for(10 * RTO)
+
+
+@pytest.mark.parametrize("text", ["R. seq=b+1 ack=a+10", "S. seq=b+1 ack=a+10 mss=1000"])
+def test_what_is_challenged_acknowledges_nothing(text: str) -> None:
+    s = established()
+    s.send(10)
+    s.take()
+    s.recv(text)
+    s.expect(". seq=a+10 ack=b")
+    assert s.conn.unacked_bytes == 10
+    assert s.recorder.drops == (["syn-on-synchronized"] if text[0] == "S" else [])
+
+
+@pytest.mark.parametrize("text", ["R. seq=b ack=a+10", "S. seq=b+1 ack=a+10 mss=1000"])
+def test_nor_does_what_ends_the_connection(text: str) -> None:
+    s = established(Config(rfc5961_syn=False))
+    s.send(10)
+    s.take()
+    s.recv(text)
+    s.take()
+    s.expect_gone(ConnectionResetError)
+    assert s.conn.unacked_bytes == 10
+    assert s.recorder.drops == (["syn-on-synchronized"] if text[0] == "S" else [])
+
+
+def test_a_reset_without_ack_that_ended_something_was_not_dropped() -> None:
+    s = established()
+    s.recv("R seq=b")
+    s.expect_gone(ConnectionResetError)
+    assert s.recorder.drops == []
+
+
+def test_R_05_one_byte_unacknowledged_is_lost_data() -> None:
+    s = established()
+    with s.together():
+        s.send(b"!")
+        s.shutdown()
+    s.take()
+    s.recv("F. seq=b ack=a")
+    s.take()
+    s.expect_state(State.CLOSING)
+    s.recv("R seq=b+1")
+    s.expect_gone(ConnectionResetError)

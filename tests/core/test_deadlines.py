@@ -1,0 +1,165 @@
+"""Deadlines: every one of them wakes its connection, on the instant, is told by name, and ends with it."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.script import Script
+from support.states import established, fin_wait_1, fin_wait_2, syn_received, syn_sent
+from utcp.core.config import Config
+from utcp.core.deadlines import arm, disarm, earliest_deadline
+from utcp.core.stack import NEVER
+from utcp.core.states import State
+
+DEADLINES = (
+    *("rtx_at", "tlp_at", "reo_at", "persist_at", "delack_at", "pace_at", "fin_wait_2_at", "linger_at", "keepalive_at"),
+)
+JUST = 1e-9
+
+
+def idle() -> Script:
+    s = established()
+    assert earliest_deadline(s.conn) == NEVER
+    return s
+
+
+@pytest.mark.parametrize("name", DEADLINES)
+def test_each_of_them_may_be_the_earliest(name: str) -> None:
+    s = idle()
+    for other in DEADLINES:
+        setattr(s.conn, other, s.now + 2)
+    setattr(s.conn, name, s.now + 1)
+    assert earliest_deadline(s.conn) == s.now + 1
+    arm(s.conn)
+    assert s.engine.next_timeout() == s.now + 1
+    disarm(s.conn)
+    assert earliest_deadline(s.conn) == NEVER
+
+
+@pytest.mark.parametrize("name", DEADLINES)
+def test_each_of_them_ends_with_the_connection(name: str) -> None:
+    s = idle()
+    setattr(s.conn, name, s.now + 1_000_000_000)
+    s.abort()
+    s.expect("R. seq=a ack=b")
+    assert (getattr(s.conn, name), s.conn.armed_at) == (NEVER, NEVER)
+    s.silent_for(600)
+    s.expect_gone(None)
+
+
+def test_a_delayed_ack_is_told_once_and_on_time() -> None:
+    s = idle()
+    s.recv("P. seq=b ack=a len=10")
+    s.expect_after(0.04, ". seq=a ack=b+10")
+    assert s.recorder.timers == ["delayed-ack"]
+    s.silent_for(600)
+    assert s.recorder.timers == ["delayed-ack"]
+
+
+def test_the_end_of_FIN_WAIT_2_is_told_once() -> None:
+    s = fin_wait_2(Config(fin_timeout=5), close=True)
+    s.silent_for(5 - JUST)
+    s.expect_state(State.FIN_WAIT_2)
+    s.silent_for(JUST)
+    s.expect_gone(None)
+    assert s.recorder.timers == ["fin-wait-2"]
+    assert s.recorder.closed_reasons == ["fin-wait-2-expired"]
+
+
+def test_a_window_that_stays_small_is_filled_after_the_override() -> None:
+    """RFC 9293 3.8.6.2.1: 200 ms; that is the persist timer's too. One byte of window is not closed."""
+    s = established()
+    s.recv(". seq=b ack=a wnd=1")
+    s.send(10)
+    s.expect_after(0.2, ". seq=a ack=b len=1")
+    assert s.recorder.timers == ["persist"]
+
+
+def test_a_keepalive_is_told_and_what_it_ends_is_counted() -> None:
+    config = Config(keepalive=True, keepalive_idle=10, keepalive_interval=2, keepalive_count=2)
+    s = established(config)
+    s.expect_after(10, ". seq=a-1 ack=b")
+    s.expect_after(2, ". seq=a-1 ack=b")
+    s.expect_after(2, "R. seq=a ack=b")
+    s.expect_gone(TimeoutError)
+    assert s.recorder.timers == ["keepalive"] * 3
+    assert s.engine.counters.timeouts == 1
+    assert str(s.conn.error).endswith("2 keepalive probes unanswered")
+
+
+def test_one_unanswered_keepalive_is_never_enough() -> None:
+    """MUST-29, whatever the user timeout."""
+    s = established(Config(keepalive=True, keepalive_idle=10, keepalive_interval=2, user_timeout=5))
+    s.expect_after(10, ". seq=a-1 ack=b")
+    s.expect_after(2, ". seq=a-1 ack=b")
+    s.expect_after(2, "R. seq=a ack=b")
+    s.expect_gone(TimeoutError)
+
+
+def test_a_user_timeout_ends_keepalive_on_the_instant() -> None:
+    """RFC 9293 3.8.3: idle for as long as the timeout is enough, however many probes there were."""
+    config = Config(keepalive=True, keepalive_idle=10, keepalive_interval=2, keepalive_count=100, user_timeout=14)
+    s = established(config)
+    s.expect_after(10, ". seq=a-1 ack=b")
+    s.expect_after(2, ". seq=a-1 ack=b")
+    s.expect_after(2, "R. seq=a ack=b")
+    s.expect_gone(TimeoutError)
+
+
+def test_giving_up_says_what_was_not_answered() -> None:
+    s = syn_sent(Config(syn_r2=180))
+    s.advance(180)
+    s.take()
+    s.expect_gone(TimeoutError)
+    assert "no answer to" in str(s.conn.error) and "SYNs" in str(s.conn.error)
+    assert s.engine.counters.timeouts == 1
+    s = syn_received(Config(syn_ack_timeout=5))
+    s.advance(5)
+    s.take()
+    assert s.conn.error is not None
+    assert "no answer to" in str(s.conn.error)
+    s = fin_wait_1(Config(r2=100))
+    s.advance(100)
+    s.take()
+    s.expect_gone(TimeoutError)
+    assert "nothing acknowledged for 100 s" in str(s.conn.error)
+    assert s.engine.counters.timeouts == 1
+
+
+@pytest.mark.parametrize("seconds", [0.001, 3])
+def test_the_connect_timeout_is_exact(seconds: float) -> None:
+    s = syn_sent(Config(connect_timeout=seconds))
+    s.advance(seconds - JUST)
+    s.take()
+    s.expect_state(State.SYN_SENT)
+    s.advance(JUST)
+    s.take()
+    s.expect_gone(TimeoutError)
+
+
+def test_failed_opens_are_counted() -> None:
+    s = syn_sent()
+    s.recv("R. seq=0 ack=a")
+    s.expect_gone(ConnectionRefusedError)
+    assert s.engine.counters.failed_opens == 1
+    s = syn_received()
+    s.recv("R seq=b")
+    assert s.engine.counters.failed_opens == 1
+    s = fin_wait_1()
+    s.recv("R. seq=b ack=a+1")
+    s.expect_gone(ConnectionResetError)
+    assert s.engine.counters.failed_opens == 0
+
+
+@pytest.mark.parametrize(("written", "seconds"), [(0, 10), (1, 5)])
+def test_close_timeout_is_for_data_and_orphan_timeout_for_the_fin(written: int, seconds: float) -> None:
+    s = established(Config(close_timeout=5, orphan_timeout=10))
+    with s.together():
+        s.send(written)
+        s.close(flush=True)
+    s.take()
+    s.advance(seconds - JUST)
+    s.take()
+    s.expect_state(State.FIN_WAIT_1)
+    s.advance(JUST)
+    s.expect_gone(TimeoutError)
