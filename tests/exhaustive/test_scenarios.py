@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(300)  # a few seconds each, on a machine that d
 # By scenario: states without a fault, calls at any time; states with one fault, calls prompt
 STATES = {
     "active": (146, 785),
-    "passive": (96, 1500),
+    "passive": (96, 1501),
     "simultaneous": (155, 686),
     "simultaneous-open": (337, 631),
     "half-close": (301, 924),
@@ -27,18 +27,18 @@ STATES = {
     "flush": (34, 431),
     "early-close": (962, 401),
     "give-up": (32, 37),
-    "reuse": (84, 1047),
+    "reuse": (84, 1048),
     "linger": (34, 433),
     "linger-0": (200, 537),
     "lingering-close": (479, 1061),
     "abort": (982, 806),
     "abort-closing": (265, 434),
-    "unread": (571, 380),
+    "unread": (2631, 380),
     "unread-flush": (145, 1096),
     "refused": (10, 12),
     "listener-closing": (37, 375),
     "listener-closing-first": (68, 26),
-    "endpoint-closing": (713, 1042),
+    "endpoint-closing": (713, 1043),
 }
 
 

@@ -167,6 +167,7 @@ SCENARIOS: Final = {
             "connect; send 2; read 1; close",
             "accept; send 3; send 3; eof; close",
             graceful=False,
+            config={"server.keepalive": True, "server.keepalive_idle": 60.0},  # nothing in flight, and the RST lost
         ),
         Scenario(
             "unread-flush",
