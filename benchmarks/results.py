@@ -166,7 +166,8 @@ def draw(whole: dict[str, Any], plots: Path) -> dict[str, Path]:
     matplotlib: Any = import_module("matplotlib")
     matplotlib.use("svg")
     pyplot: Any = import_module("matplotlib.pyplot")
-    pyplot.rcParams["svg.hashsalt"] = "utcp"  # the same figures make the same file
+    # The same figures make the same small file
+    pyplot.rcParams.update({"svg.hashsalt": "utcp", "svg.fonttype": "none"})
     plots.mkdir(exist_ok=True)
     drawn = {}
     for payload in sorted({contest["payload"] for contest in whole["contests"]}):
@@ -176,11 +177,15 @@ def draw(whole: dict[str, Any], plots: Path) -> dict[str, Path]:
             for row in contest["rows"]:
                 series.setdefault(row["name"], []).append((contest["in_flight"], row["rate"]))
         figure, axes = pyplot.subplots(figsize=(9, 5))
+        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
         for name, points in series.items():
             style = "-" if name.startswith("utcp") else "--"
             axes.plot(*zip(*sorted(points), strict=True), style, marker="o", markersize=3, label=name)
         title = f"Lifecycles per second, {payload} bytes"
         axes.set(xscale="log", yscale="log", xlabel="in flight", ylabel="lifecycles/s", title=title)
+        counts = [contest["in_flight"] for contest in chosen]
+        axes.set_xticks(counts, map(str, counts))
+        axes.minorticks_off()
         axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
         path = plots / f"teardown-{payload}.svg"
