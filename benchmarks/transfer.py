@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from benchmarks.peers import Listening, kernel_counters, worker
@@ -160,7 +160,7 @@ class Benchmark:
 
 def available(peers: tuple[str, ...]) -> list[str]:
     """Those that can be measured here. RuntimeError if none can."""
-    found = [peer for peer in peers if peer != "aioquic" or importlib.util.find_spec("aioquic") is not None]
+    found = [peer for peer in peers if peer != "aioquic" or find_spec("aioquic") is not None]
     if len(found) < len(peers):
         print("SKIPPED: aioquic is not installed: pip install '.[bench]'", file=sys.stderr)
     if not found:

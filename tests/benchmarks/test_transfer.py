@@ -60,7 +60,7 @@ async def test_bulk_in_small_writes_and_datagrams_of_their_own() -> None:
 @pytest.mark.parametrize("benchmark", [THROUGHPUT, LATENCY], ids=lambda benchmark: benchmark.name)
 def test_json(benchmark: Benchmark, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without aioquic, which is skipped, and said to be."""
-    monkeypatch.setattr(transfer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(transfer, "find_spec", lambda name: None)
     assert benchmark.main(["--seconds", "0.2", "--rounds", "2", "--json"]) == 0
     out, err = capsys.readouterr()
     whole = json.loads(out)
@@ -84,7 +84,7 @@ def test_table(benchmark: Benchmark, row: str, capsys: pytest.CaptureFixture[str
 
 
 def test_nothing_to_measure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(transfer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(transfer, "find_spec", lambda name: None)
     assert THROUGHPUT.main(["--peer", "aioquic"]) == 1
     assert "nothing is left to measure" in capsys.readouterr().err
 
