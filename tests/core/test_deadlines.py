@@ -10,6 +10,7 @@ from utcp.core.config import Config
 from utcp.core.deadlines import arm, disarm, earliest_deadline
 from utcp.core.stack import NEVER
 from utcp.core.states import State
+from utcp.core.user_timeout import on_user_timeout_option, patience_with
 
 DEADLINES = (
     *("rtx_at", "tlp_at", "reo_at", "persist_at", "delack_at", "pace_at", "fin_wait_2_at", "linger_at", "keepalive_at"),
@@ -163,3 +164,39 @@ def test_close_timeout_is_for_data_and_orphan_timeout_for_the_fin(written: int, 
     s.expect_state(State.FIN_WAIT_1)
     s.advance(JUST)
     s.expect_gone(TimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("r2", "field", "seconds"),
+    [
+        (120, -1, None),  # absent
+        (120, 0, None),  # reserved
+        (120, 0x8000, None),
+        (120, 1, 120),  # ADV_UTO is R2
+        (120, 121, 121),
+        (120, 122, 122),
+        (120, 3600, 3600),
+        (120, 3601, 3600),  # U_LIMIT
+        (120, 0x7FFF, 3600),
+        (120, 0x8003, 180),  # minutes
+        (120, 0x803D, 3600),
+        (50, 1, 100),  # L_LIMIT
+    ],
+)
+def test_the_peers_user_timeout_is_adopted_within_limits(r2: int, field: int, seconds: int | None) -> None:
+    """RFC 5482 3.1."""
+    s = established(Config(r2=r2, user_timeout_option=True))
+    said = s.segment(". seq=b ack=a")
+    said.user_timeout = field
+    on_user_timeout_option(s.conn, said)
+    assert s.conn.adopted_timeout == (-1 if seconds is None else seconds * 1_000_000_000)
+    assert patience_with(s.conn) == (r2 if seconds is None else seconds) * 1_000_000_000
+
+
+@pytest.mark.parametrize("config", [Config(), Config(user_timeout_option=True, user_timeout=5)])
+def test_not_without_the_option_nor_against_the_users_own(config: Config) -> None:
+    s = established(config)
+    said = s.segment(". seq=b ack=a")
+    said.user_timeout = 200
+    on_user_timeout_option(s.conn, said)
+    assert s.conn.adopted_timeout == -1
