@@ -119,6 +119,27 @@ class TestReorderingWindow:
         s.recv(". seq=b ack=a+8000 sack=a+4000:a+5000")
         assert r.reo_wnd_mult == 3
 
+    def test_it_stays_wider_for_sixteen_recoveries(self) -> None:
+        """RACK.reo_wnd_persist (6.2, step 4)."""
+        s = spaced(4)
+        s.silent_for(0.003)
+        s.recv(". seq=b ack=a sack=a+1000:a+4000")
+        s.expect(". seq=a ack=b len=1000")
+        s.recv(". seq=b ack=a+4000")
+        s.recv(". seq=b ack=a+4000 sack=a:a+1000")
+        r = s.conn.recovery
+        assert r is not None
+        widened = []
+        for una in range(4000, 38_000, 2000):
+            s.send(2000)
+            assert len(s.take()) == 2
+            s.silent_for(RTT)
+            s.recv(f". seq=b ack=a+{una} sack=a+{una + 1000}:a+{una + 2000}")
+            widened.append(r.reo_wnd_mult)
+            s.expect_after(RTT / 4 * int(r.reo_wnd_mult), f". seq=a+{una} ack=b len=1000")
+            s.recv(f". seq=b ack=a+{una + 2000}")
+        assert widened == [2] * 16 + [1]
+
     def test_2883_a_dsack_widens_it(self) -> None:
         """Once a round trip, by another quarter of the lowest one."""
         s = spaced(4)
