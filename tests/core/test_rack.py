@@ -274,6 +274,21 @@ class TestDetection:
         s.recv(". seq=b ack=A")
 
 
+def test_before_any_answer_a_time_out_goes_by_the_smoothed_round_trip() -> None:
+    """RACK.rtt is not known yet: what left 50 ms ago, half a round trip, is not lost."""
+    s = established(PLAIN, options="sackok")
+    s.send(4000)
+    assert len(s.take()) == 4
+    s.silent_for(0.25)
+    s.send(6000)
+    assert len(s.take()) == 6
+    s.expect_after(0.05, ". seq=a ack=b len=1000")
+    r = s.conn.recovery
+    assert r is not None
+    assert r.runs.lost == 3000
+    assert r.runs.flags(r.runs.count - 1) == 0
+
+
 def test_without_rack_time_alone_proves_nothing() -> None:
     s = spaced(2, config=Config(rack=False, tlp=False))
     s.recv(". seq=b ack=a sack=a+1000:a+2000")

@@ -77,6 +77,7 @@ def open_scoreboard(tcb: Tcb) -> Recovery:
         una: i64 = tcb.snd_una
         nxt: i64 = una + ((tcb.snd_nxt - una) & 0xFFFFFFFF)
         r = Recovery(Scoreboard(una, nxt, tcb.sent_at, tcb.smss))
+        r.rack_rtt = max(tcb.srtt, 0)  # what a time-out goes by before anything of the flight has arrived
         tcb.recovery = r
     return r
 
