@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from support.script import Script
-from support.states import time_wait
+from support.states import established, time_wait
 from utcp.core.config import Config
 from utcp.core.engine import Engine
 from utcp.core.states import State
@@ -507,3 +507,19 @@ def test_nothing_of_the_connection_is_left_but_the_record(make: Callable[[], Scr
     s.abort()
     s.silent()
     s.expect_state(State.TIME_WAIT)
+
+
+def test_the_window_of_an_answer_is_the_last_one_advertised() -> None:
+    """In the wire's 16 bits: shifted as it was on the connection, and less what is unread."""
+    s = established(Config(receive_buffer=100_000), options="ws=5")
+    s.recv("P. seq=b ack=a len=1000")
+    s.advance(1)
+    s.take()
+    s.shutdown()
+    s.take()
+    s.recv("F. seq=b+1000 ack=a+1")
+    (last,) = s.take()
+    s.expect_state(State.TIME_WAIT)
+    s.recv("F. seq=b+1000 ack=a+1")
+    (answer,) = s.take()
+    assert answer.seg.wnd == last.seg.wnd > 0

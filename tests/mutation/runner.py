@@ -155,12 +155,12 @@ class Plugin:
             fault, process = running.pop(pid)
             messages = process.messages()
             last = tests.items[messages[-1]].nodeid if messages else ""
-            if os.WIFSIGNALED(status) or os.waitstatus_to_exitcode(status) not in (0, 1):
+            if os.WIFSIGNALED(status):
                 yield Verdict(fault, "timeout", last)
-            elif os.waitstatus_to_exitcode(status) == 1:
-                yield Verdict(fault, "killed", last)
+            elif (code := os.waitstatus_to_exitcode(status)) in (0, 1):
+                yield Verdict(fault, "killed" if code else "survived", last if code else "")
             else:
-                yield Verdict(fault, "survived", "")
+                self.failure = f"no verdict, the runner itself failed on\n{fault.key}"
 
 
 def run(tests: list[str], faults: list[Fault], jobs: int, quick: int | None, report: Callable[[Verdict], None]) -> str:
