@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 
 import pytest
 
 import utcp
 from benchmarks import instructions
-from benchmarks.instructions import BATCH, CASES, TOLERANCE
+from benchmarks.instructions import CASES, TOLERANCE
+from benchmarks.trace import BATCH
 
 
 def test_every_case_has_a_committed_figure() -> None:
@@ -27,7 +29,7 @@ def test_the_engines_cases_run(name: str) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="as the benchmark")
 @pytest.mark.parametrize("name", ["direct", "await", "streams", "unbatched", "alone"])
 def test_the_cases_over_sockets_end(name: str) -> None:
-    done = instructions.subprocess.run(instructions.command(name, 20), capture_output=True, text=True, check=False)
+    done = subprocess.run(instructions.command(name, 20), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
