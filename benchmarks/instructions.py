@@ -101,7 +101,7 @@ def aio_lifecycles(**how: Any) -> Callable[[int], None]:
             listening = await there.serve_streams(workload, 11, stream_echo(tally))
         await here.open(workload, listening)
         client = Counting(here, workload, listening["ports"])
-        client.start()
+        _tasks = client.start()  # held: the garbage collector takes a task that waits and that nobody holds
         while client.live:  # noqa: ASYNC110 - as benchmarks.worker: telling would cost each lifecycle something
             await asyncio.sleep(0.5)
         assert not client.tally.failed, client.tally.failed
