@@ -1,4 +1,4 @@
-"""``import utcp`` brings asyncio, the engine and its face, and nothing else (times: benchmarks.imports)."""
+"""``import utcp`` brings next to nothing, its first use asyncio, the engine and its face. Times: benchmarks.imports."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ STANDARD: Final = {"__future__", "_bisect", "_blake2", "_hashlib", "bisect", "co
 # What the engine needs at run time; the compiled engine is a module of its own beside the package
 NEEDED: Final = {"librt", "mypy_extensions", "utcp", "utcp__mypyc"}
 # Parts that come when they are used
+FIRST_USE: Final = "import utcp; utcp.open_connection"
 LATER: Final = ("trace", "sim", "check", "cli", "gateway", "contrib", "aio.dropin", "aio.tls")
 
 
@@ -30,17 +31,28 @@ def brought_by(program: str) -> list[str]:
 
 
 def test_nothing_but_what_is_needed() -> None:
-    tops = {name.partition(".")[0] for name in brought_by("import utcp")}
+    tops = {name.partition(".")[0] for name in brought_by(FIRST_USE)}
     assert tops <= STANDARD | NEEDED
     assert "utcp" in tops
 
 
 @pytest.mark.parametrize("part", LATER)
 def test_what_is_used_by_few_comes_when_it_is_used(part: str) -> None:
-    found = brought_by("import utcp")
+    found = brought_by(FIRST_USE)
     assert [
         name for name in found if name == f"utcp.{part}" or name.startswith((f"utcp.{part}.", f"utcp.{part}_"))
     ] == []
+
+
+def test_the_import_itself_brings_neither_asyncio_nor_the_engine() -> None:
+    source = "import sys, utcp; print(*[name for name in ('asyncio', 'utcp.aio', 'utcp.core') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
+@pytest.mark.parametrize("part", ["aio", "core", "sim", "trace", "wire"])
+def test_parts_are_there_without_an_import_of_their_own(part: str) -> None:
+    subprocess.run([sys.executable, "-c", f"import utcp; assert utcp.{part}.__name__ == 'utcp.{part}'"], check=True)
 
 
 def test_every_public_name_is_there_all_the_same() -> None:
@@ -62,6 +74,6 @@ def test_the_times_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert imports.main(["--runs", "1", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
     took = figures["milliseconds"]
-    assert 0 < took["nothing"]["process"] < took["utcp"]["process"]
+    assert 0 < took["nothing"]["process"] < took["its first use"]["process"]
     assert imports.main(["--runs", "1"]) == 0
-    assert "utcp itself" in capsys.readouterr().out
+    assert "less asyncio" in capsys.readouterr().out
