@@ -56,7 +56,10 @@ def test_what_is_left_behind_is_seen(fault: str, wrong: str) -> None:
     if fault == "connection":
         life.server.ends_when = "never"
     else:
-        table = life.hosts[0].engine.stack.time_wait
-        table.insert(7 << 32, 1, 1, 1, False, 0, 0, 0, 80_000 * 10**9)
+        stack = life.hosts[0].engine.stack
+        path = stack.paths.paths[life.hosts[0].engine.path("here", "there")]
+        assert path is not None
+        path.users += 1
+        stack.time_wait.insert(path.index << 32, 1, 1, 1, False, 0, 0, 0, 80_000 * 10**9)
     with pytest.raises(AssertionError, match=wrong):
         life.live()

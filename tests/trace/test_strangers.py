@@ -49,6 +49,7 @@ WINDOW_SHUT: Final = "TCP Zero Window segment"
 WINDOW_FULL: Final = "TCP window specified by the receiver is now completely full"
 PROBE: Final = "TCP keep-alive segment"
 PROBE_ANSWERED: Final = "ACK to a TCP keep-alive segment"
+TWICE: Final = "D-SACK Sequence"
 RESET: Final = "Connection reset (RST)"
 REUSED: Final = "A new tcp session is started with the same ports as an earlier session in this trace"
 
@@ -61,16 +62,17 @@ EXPLAINED: Final = {
     AGAIN_SOON: "behind duplicate ACKs: sent again, or overtaken by others",
     DUPLICATE_ACK: "one for each segment behind a hole (RFC 5681 4.2), or for each that came twice",
     HOLE: "a segment was lost, or overtaken, on its way to the side that captures",
-    LATE: "the network has reordered",
+    LATE: "the network has reordered; or sent again so soon (RFC 8985) that it looks like that",
+    TWICE: "the receiver says what has come to it twice (RFC 2883)",
     WINDOW_SHUT: "the reader has stopped reading",
     WINDOW_FULL: "the last segment that fits",
     PROBE: "a keepalive (RFC 9293 3.8.4) or window probe (3.8.6.1): below the window, so that it must be answered",
     PROBE_ANSWERED: "the answer to it",
-    RESET: "an end that is no graceful one",
+    RESET: "an end that is no graceful one; or a doubled last ACK has met nobody, which TIME-WAIT ignores",
     REUSED: "a new connection takes the ports out of TIME-WAIT",
 }
 FINS: Final = {FIRST_FIN, SECOND_FIN}
-LOSS: Final = {AGAIN, AGAIN_IN_VAIN, AGAIN_SOON, DUPLICATE_ACK, HOLE}
+LOSS: Final = {AGAIN, AGAIN_IN_VAIN, AGAIN_SOON, DUPLICATE_ACK, HOLE, LATE, TWICE}
 
 
 class World:
@@ -181,7 +183,8 @@ def check_retransmissions(world: World, frames: dict[Host, list[Frame]]) -> None
     for host, captured in frames.items():
         left = [one for one in captured if (one.src_port == PORT) == (host is world.server)]
         marked = [one for one in captured if "retransmission" in one.comments]
-        assert [one for one in left if one.retransmission] == marked
+        # What leaves twice within a few milliseconds tshark calls out of order; but nothing leaves a host in disorder
+        assert [one for one in left if one.retransmission or LATE in one.expert] == marked
         assert len(marked) == host.engine.counters.retransmissions
 
 
@@ -304,7 +307,7 @@ CASES: Final = [
     Case(twenty_at_once, FINS),
     Case(close_together, FINS),
     Case(lost_syns, FINS | {AGAIN}),
-    Case(lost_fins, FINS | {AGAIN, HOLE}),
+    Case(lost_fins, FINS | {AGAIN}),
     Case(lost_last_acks, FINS | {AGAIN, DUPLICATE_ACK}),
     Case(zero_window, FINS | {WINDOW_SHUT, WINDOW_FULL, PROBE}, Config(msl=1.0, receive_buffer=20_000)),
     Case(
@@ -351,7 +354,7 @@ def test_tshark_and_we_agree_on_retransmissions_and_duplicate_acks(tmp_path: Pat
 def test_tshark_finds_no_error_in_a_reordered_or_doubled_run(tmp_path: Path, reorder: float, duplicate: float) -> None:
     world = World(tmp_path, seed=3, reorder=reorder, duplicate=duplicate)
     world.demo()
-    assert check_expert(world.frames()) <= FINS | LOSS | {LATE}
+    assert check_expert(world.frames()) <= FINS | LOSS | ({RESET} if duplicate else set())
 
 
 # tcptrace
