@@ -60,6 +60,16 @@ class Lifecycle:
     def is_complete(self) -> bool:
         return not self.reset and self.client.is_complete() and self.server.is_complete()
 
+    def from_client(self, packet: Packet) -> bool:
+        """Of a packet that may be: where both ends have the same address and port, the numbers tell whose it is."""
+        if packet.source != packet.target:
+            return True
+        if packet.flags & SYN:
+            return not packet.flags & ACK
+        if self.client.iss is None or self.server.iss is None:
+            return self.client.iss is not None
+        return (packet.seq - self.client.iss) % MODULUS < (packet.seq - self.server.iss) % MODULUS
+
     def take(self, packet: Packet, sender: Direction, receiver: Direction) -> None:
         self.segments += 1
         if packet.flags & RST:
@@ -111,7 +121,7 @@ def read(path: str | Path) -> Captured:
                 if known is not None:
                     ended.append(known)
                 living[there] = Lifecycle()
-        if (lifecycle := living.get(there)) is not None:
+        if (lifecycle := living.get(there)) is not None and lifecycle.from_client(packet):
             lifecycle.take(packet, lifecycle.client, lifecycle.server)
         elif (lifecycle := living.get(back)) is not None:
             lifecycle.take(packet, lifecycle.server, lifecycle.client)

@@ -17,6 +17,7 @@ from benchmarks.workload import Workload
 from utcp.trace.pcapng import PcapngWriter
 from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
 
+Address = tuple[str, int]
 CLIENT, SERVER = ("10.0.0.1", 5000), ("10.0.0.2", 6000)
 C, S = 100, 0xFFFF_FFFF  # initial sequence numbers: the server's first byte comes after the turn
 
@@ -30,10 +31,12 @@ LAST_ACK = (True, Segment(5000, 80, C + 5, 6, ACK, 65535))
 WHOLE = [SYN_SENT, SYN_ACK, REQUEST, ANSWER, CLIENT_FIN, SERVER_FIN, LAST_ACK]
 
 
-def capture(path: Path, segments: list[tuple[bool, Segment]]) -> Path:
+def capture(
+    path: Path, segments: list[tuple[bool, Segment]], client: Address = CLIENT, server: Address = SERVER
+) -> Path:
     writer = PcapngWriter(str(path))
     for number, (by_client, segment) in enumerate(segments):
-        ends = (CLIENT, SERVER) if by_client else (SERVER, CLIENT)
+        ends = (client, server) if by_client else (server, client)
         writer.write(number, *ends, segment.to_bytes())
     writer.close()
     return path
@@ -42,6 +45,14 @@ def capture(path: Path, segments: list[tuple[bool, Segment]]) -> Path:
 def test_a_whole_lifecycle(tmp_path: Path) -> None:
     found = read(capture(tmp_path / "x.pcapng", WHOLE))
     assert (found.lifecycles, found.complete, found.segments_per_lifecycle, found.strangers) == (1, 1, 7.0, 0)
+
+
+def test_both_ends_with_the_same_address_and_port(tmp_path: Path) -> None:
+    same = [
+        (by_client, Segment(80, 80, one.seq, one.ack, one.flags, one.wnd, bytes(one.data))) for by_client, one in WHOLE
+    ]
+    found = read(capture(tmp_path / "x.pcapng", same, SERVER, SERVER))
+    assert (found.lifecycles, found.complete, found.segments_per_lifecycle) == (1, 1, 7.0)
 
 
 @pytest.mark.parametrize("missing", range(len(WHOLE)))
