@@ -31,7 +31,8 @@ async def test_queued_megabytes_when_asyncio_run_returns(stack: Stack) -> None:
         assert "Error" not in errors
         server = await accepted.get()
         assert await server.lost is None
-        assert (len(server.data) == size) == stack.is_utcp
+        # All of it; over the kernel's TCP what it had room for by then, on a fast reader's side that may be all
+        assert len(server.data) == size if stack.is_utcp else len(server.data) <= size
 
 
 async def test_what_nobody_closed(stack: Stack) -> None:
