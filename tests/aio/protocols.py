@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import utcp
 from support.recorder import Accepted, Recorder
 
-__all__ = ["HOST", "Accepted", "Echo", "Recorder", "pair", "serving", "transport_of", "until"]
+__all__ = [
+    "HOST",
+    "Accepted",
+    "Echo",
+    "Handler",
+    "Recorder",
+    "pair",
+    "serving",
+    "serving_streams",
+    "transport_of",
+    "until",
+]
 
 HOST = "127.0.0.1"
 
@@ -64,3 +75,17 @@ def transport_of(recorder: Recorder) -> utcp.Transport:
     transport = recorder.transport
     assert isinstance(transport, utcp.Transport)
     return transport
+
+
+Handler = Callable[[utcp.StreamReader, utcp.StreamWriter], Awaitable[None] | None]
+
+
+@asynccontextmanager
+async def serving_streams(handler: Handler, **kwargs: Any) -> AsyncIterator[int]:
+    server = await utcp.start_server(handler, HOST, 0, **kwargs)
+    try:
+        yield server.sockets[0].port
+    finally:
+        server.close()
+        server.abort_clients()
+        await server.wait_closed()

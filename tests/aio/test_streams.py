@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, serving, until
-
-Handler = Callable[[utcp.StreamReader, utcp.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def serving_streams(handler: Handler, **kwargs: Any) -> AsyncIterator[int]:
-    server = await utcp.start_server(handler, HOST, 0, **kwargs)
-    try:
-        yield server.sockets[0].port
-    finally:
-        server.close()
-        server.abort_clients()
-        await server.wait_closed()
+from aio.protocols import HOST, Accepted, serving, serving_streams, until
 
 
 async def echo(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Recorder, pair, serving, transport_of, until
+from aio.protocols import HOST, Accepted, Recorder, pair, serving, serving_streams, transport_of, until
 from support.certificates import NAME, Certificates
 from utcp.sim import Network, run
 
@@ -40,18 +40,6 @@ async def secure(
             yield client, await accepted.get()
         finally:
             transport.abort()
-
-
-@asynccontextmanager
-async def streaming(handler: Any, **options: Any) -> AsyncIterator[int]:
-    """A server of streams on a port of the system's choice; all its connections end with it."""
-    server = await utcp.start_server(handler, HOST, 0, **options)
-    try:
-        yield server.sockets[0].port
-    finally:
-        server.close()
-        server.abort_clients()
-        await server.wait_closed()
 
 
 class TestTransport:
@@ -260,7 +248,7 @@ class TestHandshake:
             done.set_result(None)
 
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        async with streaming(inject) as port:
+        async with serving_streams(inject) as port:
             reader, writer = await utcp.open_connection(HOST, port)
             assert await reader.readline() == b"220 go ahead\r\n"
             with pytest.raises(ssl.SSLError):
@@ -278,7 +266,7 @@ class TestHandshake:
             writer.write(await reader.readline())
             writer.close()
 
-        async with streaming(handle, config=utcp.Config(receive_buffer=100_000)) as port:
+        async with serving_streams(handle, config=utcp.Config(receive_buffer=100_000)) as port:
             transport, client = await utcp.create_connection(Recorder, HOST, port)
             transport.write(bytes(size))
             await asyncio.sleep(0.01)
@@ -306,7 +294,7 @@ class TestHandshake:
             writer.close()
             upgraded.set_result(None)
 
-        async with streaming(handle, limit=100) as port:
+        async with serving_streams(handle, limit=100) as port:
             reader, writer = await utcp.open_connection(HOST, port)
             writer.write(bytes(1000))
             await writer.start_tls(certificates.client(), server_hostname=NAME)
@@ -323,7 +311,7 @@ class TestEnds:
         def take(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
             got.set_result((reader, writer))
 
-        async with streaming(take, ssl=certificates.server(), limit=1000) as port:
+        async with serving_streams(take, ssl=certificates.server(), limit=1000) as port:
             _, writer = await utcp.open_connection(HOST, port, ssl=certificates.client(), server_hostname=NAME)
             reader, accepted = await got
             writer.write(bytes(5_000))
