@@ -202,7 +202,7 @@ async def test_cancelled_handler_closes() -> None:
 async def test_a_plain_callback_may_take_the_streams() -> None:
     taken: asyncio.Future[tuple[utcp.StreamReader, utcp.StreamWriter]] = asyncio.get_running_loop().create_future()
 
-    async with serving_streams(lambda reader, writer: taken.set_result((reader, writer))) as port:  # type: ignore[arg-type,return-value]
+    async with serving_streams(lambda reader, writer: taken.set_result((reader, writer))) as port:
         reader, writer = await utcp.open_connection(HOST, port)
         _, theirs = await taken
         assert isinstance(theirs, utcp.StreamWriter)

@@ -373,10 +373,10 @@ class TestEnds:
                 transport.close()
 
         async with serving(accepted, ssl=certificates.server()) as port:
-            running = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(program(port))))
-            server = await accepted.get()
-            closed = asyncio.ensure_future(server.transport.closed())
             with pytest.warns(ResourceWarning, match="unclosed transport") if not closes else nullcontext():
+                running = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(program(port))))
+                server = await accepted.get()
+                closed = asyncio.ensure_future(server.transport.closed())
                 await running
             assert await server.lost is None
             assert len(server.data) == 3_000_000
