@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Final, cast
 import pytest
 from _pytest.runner import runtestprotocol
 
-from .faults import TARGETS, Fault
+from .faults import TARGETS, Fault, source_of
 from .patch import apply, watch
 
 # These decide last
@@ -66,20 +66,35 @@ class _Tests:
     items: list[pytest.Item]
     seconds: dict[int, float] = field(default_factory=dict)  # by those that pass without a fault
     reached: dict[tuple[str, int], list[int]] = field(default_factory=dict)
+    killers: dict[tuple[str, str], list[int]] = field(default_factory=dict)  # of a function's faults, so far
 
     def is_slow(self, number: int) -> bool:
         return any(part in self.items[number].nodeid for part in SLOW)
 
     def order_for(self, fault: Fault) -> list[int]:
-        """Those that reach the fault: the quick ones first, a test of each file in turn."""
+        """Those that reach the fault: what killed its neighbours first, then the quick ones, of each file in turn."""
         reaching = self.reached.get((fault.file, fault.statement), []) if fault.function else list(self.seconds)
+        using = self._using(fault) if not fault.function else set()
+        killers = self.killers.get((fault.file, fault.function), [])
         ranks: Counter[Path] = Counter()
-        order: list[tuple[bool, int, float, int]] = []
+        order: list[tuple[bool, bool, bool, int, float, int]] = []
         for number in sorted(reaching, key=lambda number: self.seconds[number]):
             file = self.items[number].path
             ranks[file] += 1
-            order.append((self.is_slow(number), ranks[file], self.seconds[number], number))
+            first = number not in killers, number not in using
+            order.append((self.is_slow(number), *first, ranks[file], self.seconds[number], number))
         return [number for *_, number in sorted(order)]
+
+    def _using(self, fault: Fault) -> set[int]:
+        """Those that reach a statement which names what a statement of the module defines."""
+        lines = {file: source_of(file).decode().splitlines() for file in TARGETS}
+        name = lines[fault.file][fault.statement - 1].split(":")[0].split(" ")[0]
+        return {
+            number
+            for (file, line), numbers in self.reached.items()
+            if name in lines[file][line - 1]
+            for number in numbers
+        }
 
 
 class Plugin:
@@ -155,6 +170,8 @@ class Plugin:
             fault, process = running.pop(pid)
             messages = process.messages()
             last = tests.items[messages[-1]].nodeid if messages else ""
+            if status and messages:
+                tests.killers.setdefault((fault.file, fault.function), []).append(messages[-1])
             if os.WIFSIGNALED(status):
                 yield Verdict(fault, "timeout", last)
             elif (code := os.waitstatus_to_exitcode(status)) in (0, 1):
