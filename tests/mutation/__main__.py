@@ -1,6 +1,7 @@
-"""Mutation check of the closing, TIME-WAIT, RST and timer code: is there a test for every line of it?
+"""Mutation check of the closing, TIME-WAIT, RST and timer code, or of loss recovery: is there a test for every line?
 
     python -m tests.mutation                         # every fault, all tests; picks up where it was stopped
+    python -m tests.mutation --group recovery        # the same for loss recovery
     python -m tests.mutation --quick 100             # a first look: what 100 tests that reach a fault do not notice
     python -m tests.mutation --only closing.py --sample 20 --seed 1
 
@@ -22,7 +23,7 @@ from typing import Final
 import utcp
 
 from .equivalent import equivalents
-from .faults import ROOT, TARGETS, Fault, all_faults, source_of
+from .faults import GROUPS, ROOT, TARGETS, Fault, all_faults, source_of
 from .runner import Verdict, run
 
 TESTS: Final = ["tests/core", "tests/sim", "tests/exhaustive"]
@@ -38,7 +39,8 @@ def main(arguments: list[str] | None = None) -> int:
     known, stale = equivalents(everything)
     for text in stale:
         print(f"stale in equivalent.txt, no such fault:\n{text}\n", file=sys.stderr)
-    faults = [fault for fault in everything if not options.only or fault.file in options.only]
+    files = options.only or GROUPS[options.group]
+    faults = [fault for fault in everything if fault.file in files]
     if options.sample is not None:
         chosen = random.Random(options.seed).sample(range(len(faults)), min(options.sample, len(faults)))
         faults = [faults[number] for number in sorted(chosen)]
@@ -62,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--group", choices=list(GROUPS), default="teardown", help="of these files; %(default)s")
     parser.add_argument("--only", metavar="FILE", action="append", choices=list(TARGETS), help="faults of this file")
     parser.add_argument("--sample", metavar="N", type=int, help="so many of them, chosen by --seed")
     parser.add_argument("--seed", metavar="S", type=int, default=0)

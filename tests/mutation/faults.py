@@ -19,7 +19,7 @@ import utcp
 ROOT: Final = Path(__file__).parents[2]
 _CORE: Final = Path(utcp.__file__).parent / "core"
 # What is looked at, and in which functions of it; None: all
-TARGETS: Final[dict[str, frozenset[str] | None]] = {
+_TEARDOWN: Final[dict[str, frozenset[str] | None]] = {
     "closing.py": None,
     "teardown.py": None,
     "time_wait.py": None,
@@ -33,6 +33,16 @@ TARGETS: Final[dict[str, frozenset[str] | None]] = {
     "acks.py": frozenset({"_advance", "process_ack"}),
     "time_wait_table.py": None,
 }
+_RECOVERY: Final[dict[str, frozenset[str] | None]] = {
+    "recovery.py": None,
+    "rack.py": None,
+    "recovery_state.py": None,
+    "spurious.py": None,
+    "scoreboard.py": None,
+    "dsack.py": None,
+}
+GROUPS: Final = {"teardown": list(_TEARDOWN), "recovery": list(_RECOVERY)}
+TARGETS: Final = _TEARDOWN | _RECOVERY
 
 _COMPARISONS: Final = {
     "<": ("<=", ">"),
@@ -297,5 +307,6 @@ def _names_a_number(node: ast.stmt) -> bool:
             node.target.id in _STATES
             or node.target.id
             in {"LISTEN", "CONNECTED", "READABLE", "EOF", "SENT", "ACKED", "FIN_ACKED", "CLOSED_BIT", "URGENT"}
+            | {"OPEN", "RECOVERY", "TIMED_OUT", "_RACK", "_COUNT", "_DUP_ACKS"}
         )
     )
