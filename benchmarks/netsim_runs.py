@@ -56,7 +56,7 @@ class Path:
         rate, rtt = self.mbit * 1e6, self.rtt_ms / 1000
         queue = max(round(rate * rtt / 8), MIN_QUEUE)
         network = Network(seed, delay=rtt / 2, rate=rate, queue=queue, loss=self.loss, record=False)
-        config = Config(congestion_control=self.algorithm, receive_buffer=WINDOW)
+        config = Config(congestion_control=self.algorithm, receive_buffer=WINDOW, send_buffer=WINDOW)
         transfer = Transfer(network, network.host("client", config), network.host("server", config))
         network.run_until(self.seconds * SECOND // 2)
         before = transfer.received
@@ -87,7 +87,7 @@ class Sharing:
         network = Network(seed, delay=rtt / 8, record=False)
         left, right = network.router("left"), network.router("right")
         network.link(left, right, delay=rtt / 4, rate=rate, queue=round(rate * rtt / 8))
-        config = Config(congestion_control=self.algorithm, receive_buffer=WINDOW)
+        config = Config(congestion_control=self.algorithm, receive_buffer=WINDOW, send_buffer=WINDOW)
         transfers = []
         for number in range(self.flows):
             client, server = network.host(f"client{number}", config), network.host(f"server{number}", config)

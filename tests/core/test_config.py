@@ -47,7 +47,10 @@ COUNTS: dict[str, tuple[int | None, int, int]] = {
     "max_half_open": (65_536, 0, 1 << 26),
     "max_memory": (1 << 30, 0, 1 << 50),
     "max_segment_size": (None, 64, 65_495),
-    "receive_buffer": (1_048_576, 1, 1 << 30),
+    "receive_buffer": (None, 1, 1 << 30),
+    "initial_receive_buffer": (131_072, 1, 1 << 30),
+    "max_receive_buffer": (6_291_456, 1, 1 << 30),
+    "send_buffer": (4_194_304, 1, 1 << 30),
     "challenge_ack_limit": (1000, 0, 1_000_000),
     "max_time_wait": (1_048_576, 0, 1 << 26),
 }
@@ -71,7 +74,7 @@ SWITCHES = {
     "rfc1337": True,
     "time_wait_reuse": True,
 }
-OPTIONAL = {"connect_timeout", "user_timeout", "linger", "max_segment_size"}
+OPTIONAL = {"connect_timeout", "user_timeout", "linger", "max_segment_size", "receive_buffer"}
 NUMBERS = {**SECONDS, **COUNTS}
 OTHERS = {"congestion_control": "cubic"}
 

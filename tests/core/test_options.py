@@ -26,8 +26,8 @@ class TestSyn:
         ("config", "options"),
         [
             (Config(window_scaling=False), "sackok ts=*/0"),
-            (Config(timestamps=False), "sackok ws=5"),
-            (Config(sack=False), "ts=*/0 ws=5"),
+            (Config(timestamps=False), "sackok ws=7"),
+            (Config(sack=False), "ts=*/0 ws=7"),
             (Config(window_scaling=False, timestamps=False, sack=False), ""),
         ],
     )
@@ -43,7 +43,7 @@ class TestSyn:
     def test_a_syn_ack_answers_only_what_was_offered(self, offered: str) -> None:
         s = listen()
         s.recv(f"S seq=b-1 mss=1000 {offered}")
-        s.expect(f"S. seq=a-1 ack=b mss={A_MSS} " + offered.replace("77/0", "*/77").replace("ws=3", "ws=5"))
+        s.expect(f"S. seq=a-1 ack=b mss={A_MSS} " + offered.replace("77/0", "*/77").replace("ws=3", "ws=7"))
 
     def test_an_unknown_option_changes_nothing(self) -> None:
         s = listen()
@@ -135,6 +135,7 @@ class TestWindowScale:
         s.recv(". seq=b ack=a wnd=1")
         s.send(50_000)
         assert [out.seg.data_len for out in s.take()] == [1000] * 16
+        assert s.engine.counters.bad_window_scales == 1
 
     @pytest.mark.parametrize(("buffer", "shift"), [(1, 0), (65535, 0), (65536, 1), (1 << 20, 5), (1 << 30, 14)])
     def test_the_shift_is_the_smallest_that_does(self, buffer: int, shift: int) -> None:

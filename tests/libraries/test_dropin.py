@@ -384,6 +384,7 @@ async def test_options_of_the_socket() -> None:
             (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
             (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
             (socket.SOL_SOCKET, socket.SO_RCVBUF, 300_000),
+            (socket.SOL_SOCKET, socket.SO_SNDBUF, 300_000),
         ]:
             sock.setsockopt(level, option, value)
             assert sock.getsockopt(level, option) == value
@@ -397,7 +398,7 @@ async def test_options_of_the_socket() -> None:
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) == socket.SOCK_STREAM
         with pytest.raises(OSError, match="utcp has no socket option") as caught:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1000)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         assert caught.value.errno == errno.ENOPROTOOPT
         with pytest.raises(OSError, match="keepalive_count") as caught:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1000)

@@ -9,42 +9,14 @@ from typing import Any
 
 import pytest
 
+from support.transfer import Transfer
 from utcp.core import invariants
 from utcp.core.config import Config
 from utcp.core.congestion import LOSS, UNLIMITED, Ack, CongestionControl
-from utcp.core.connection import Connection
 from utcp.core.states import State
-from utcp.sim import Host, Network, Packet
+from utcp.sim import Network, Packet
 
 SECOND = 1_000_000_000
-
-
-class Transfer:
-    """One connection that always has something to send."""
-
-    def __init__(self, network: Network, config: Config, *, mtu: int = 1500) -> None:
-        self.network = network
-        self.received = 0
-        client = network.host("client", config, mtu=mtu)
-        server = network.host("server", config, mtu=mtu)
-        self.connection = self._connect(client, server)
-
-    def _connect(self, client: Host, server: Host) -> Connection:
-        server.listen(80, accept=lambda connection: self._read)
-        return client.connect(server, 80, self._write)
-
-    def _read(self, connection: Connection, bits: int) -> None:
-        self.received += len(connection.receive())
-
-    def _write(self, connection: Connection, bits: int) -> None:
-        if connection.send_queue_size < 1 << 22:
-            connection.send(bytes(1 << 22), self.network.now)
-
-    def rate(self, seconds: float) -> float:
-        """Bits of data a second for so long from now on."""
-        before = self.received
-        self.network.run_for(seconds)
-        return (self.received - before) * 8 / seconds
 
 
 @pytest.mark.parametrize("algorithm", ["cubic", "reno"])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _OPTIONS: Final = {
     (socket.SOL_SOCKET, "SO_KEEPALIVE"): ("keepalive", None),
     (socket.SOL_SOCKET, "SO_RCVBUF"): ("receive_buffer", None),
+    (socket.SOL_SOCKET, "SO_SNDBUF"): ("send_buffer", None),
     (socket.IPPROTO_TCP, "TCP_NODELAY"): ("nodelay", None),
     (socket.IPPROTO_TCP, "TCP_MAXSEG"): ("max_segment_size", None),
     (socket.IPPROTO_TCP, "TCP_KEEPIDLE"): ("keepalive_idle", 1.0),
@@ -80,7 +81,7 @@ class ConnectionSocket:
         return reading
 
     def setsockopt(self, level: int, optname: int, value: int | bytes, optlen: int | None = None) -> None:
-        """Set what utcp has a counterpart for: SO_KEEPALIVE, SO_LINGER, SO_RCVBUF, TCP_NODELAY, TCP_MAXSEG,
+        """Set what utcp has a counterpart for: SO_KEEPALIVE, SO_LINGER, SO_RCVBUF, SO_SNDBUF, TCP_NODELAY, TCP_MAXSEG,
         TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_USER_TIMEOUT. OSError ENOPROTOOPT for others."""
         if (level, optname) == (socket.SOL_SOCKET, socket.SO_LINGER):
             on, seconds = struct.unpack("ii", value)  # type: ignore[arg-type]
@@ -105,6 +106,8 @@ class ConnectionSocket:
         if (level, optname) == (socket.SOL_SOCKET, socket.SO_LINGER):
             return struct.pack("ii", config.linger is not None, round(config.linger or 0))
         field, unit = _field(level, optname)
+        if field == "receive_buffer":
+            return int(self._conn.rcv_buf)  # as it is now: it grows until it is set
         value: Any = getattr(config, field) or 0
         return round(value / unit) if unit is not None else int(value)
 

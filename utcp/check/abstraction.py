@@ -49,7 +49,7 @@ _IGNORED: Final = frozenset(
             "rto",
             "rtt_seq",
         ),
-        *("cwnd", "ssthresh", "congestion", "rate", "paced_until"),
+        *("cwnd", "ssthresh", "congestion", "rate", "paced_until", "sizing"),
     }
 )
 _SPECIAL: Final = frozenset({*_DEADLINES, "challenged_at", "rtt_at", "ts_recent", "rtx_ts", "rtx_count", "recovery"})

@@ -28,6 +28,8 @@ CONNECTION_OPTIONS: Final = frozenset(
         "r2",
         "delayed_ack",
         "receive_buffer",
+        "max_receive_buffer",
+        "send_buffer",
         "rto_min",
         "rto_max",
         "user_timeout",
@@ -111,7 +113,13 @@ class Config:
         nodelay: False, Nagle's algorithm is on (RFC 9293 3.7.4, TCP_NODELAY).
         max_segment_size: None, from the path MTU; else bytes, a cap in both directions (RFC 9293 3.7.1,
             TCP_MAXSEG).
-        receive_buffer: 1_048_576 bytes, the most that is held for the reader and so the largest window offered.
+        receive_buffer: None, the buffer grows with what is read in a round trip; else bytes, the most that is held for
+            the reader and so the largest window offered (SO_RCVBUF, which fixes it likewise).
+        initial_receive_buffer: 131_072 bytes before it has grown (Linux tcp_rmem[1]).
+        max_receive_buffer: 6_291_456 bytes to which it may grow (Linux tcp_rmem[2]); the window scale of our SYN is
+            chosen for it (RFC 7323 2.3).
+        send_buffer: 4_194_304 bytes that may be in flight, for they are kept until they are acknowledged (Linux
+            tcp_wmem[2], SO_SNDBUF). Within it their number is the congestion window's affair.
         max_memory: 1_073_741_824 bytes received and not yet read, in order or not, per engine (Linux tcp_mem). Beyond
             it a connection is given room for two segments.
         window_scaling: True, offer and accept the option (RFC 7323 2).
@@ -175,7 +183,10 @@ class Config:
 
     nodelay: bool = _switch(False)
     max_segment_size: int | None = _count(None, 64, 65_495, "bytes")
-    receive_buffer: int = _count(1_048_576, 1, 1 << 30, "bytes")
+    receive_buffer: int | None = _count(None, 1, 1 << 30, "bytes")
+    initial_receive_buffer: int = _count(131_072, 1, 1 << 30, "bytes")
+    max_receive_buffer: int = _count(6_291_456, 1, 1 << 30, "bytes")
+    send_buffer: int = _count(4_194_304, 1, 1 << 30, "bytes")
     max_memory: int = _count(1 << 30, 0, 1 << 50, "bytes")
     window_scaling: bool = _switch(True)
     timestamps: bool = _switch(True)

@@ -14,6 +14,8 @@ from utcp.core.congestion.window import follow_policy
 from utcp.core.deadlines import unacked_data
 from utcp.core.handshake import set_smss, start_keepalive
 from utcp.core.info import ConnectionInfo, snapshot
+from utcp.core.receive_buffer import follow_policy as follow_receive_buffer
+from utcp.core.receive_buffer import on_read
 from utcp.core.states import SYN_RECEIVED, TIME_WAIT, State
 from utcp.core.tcb import Tcb, count_held, mark_dirty, queued_bytes
 from utcp.core.teardown import ABORTED
@@ -127,6 +129,8 @@ class Connection(Tcb):
             return b""
         data = queue.take(limit)
         count_held(self)
+        if self.sizing is not None:
+            on_read(self)
         if self.urgent_in and urgent_bytes(self) == 0:
             self.urgent_in = False
         if not self.done and not self.fin_received:
@@ -203,6 +207,8 @@ class Connection(Tcb):
                 start_keepalive(self)
         if name in ("congestion_control", "pacing"):
             follow_policy(self, name)
+        if name in ("receive_buffer", "max_receive_buffer"):
+            follow_receive_buffer(self)
         if name == "user_timeout":
             self.user_timeout_due = policy.user_timeout_option
         if not self.done:

@@ -39,6 +39,7 @@ class Counters:
         self.time_wait_restarted: i64 = 0
         self.orphans_dropped: i64 = 0
         self.memory_drops: i64 = 0
+        self.bad_window_scales: i64 = 0
         self.paths_released: i64 = 0
         self.drops: dict[str, int] = {}
 
@@ -75,6 +76,7 @@ class Counters:
             "time_wait_restarted": self.time_wait_restarted,
             "orphans_dropped": self.orphans_dropped,
             "memory_drops": self.memory_drops,
+            "bad_window_scales": self.bad_window_scales,
             "paths_released": self.paths_released,
             "drops": dict(self.drops),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from os import urandom
-from typing import Any, Final, final
+from typing import Any, Final, cast, final
 
 from mypy_extensions import i64
 
@@ -282,7 +282,8 @@ class Engine:
         if route is None:
             raise ValueError(f"path: {path} is not in use")
         _check_port("port", port, 1)
-        _check_port("local_port", local_port, 0)
+        if local_port != 0:
+            _check_port("local_port", local_port, 0)
         stack.now = max(stack.now, now)
         if stack.crowded():
             stack.counters.connections_refused += 1
@@ -318,10 +319,14 @@ class Engine:
         tries: i64 = 0
         while tries < EPHEMERAL_PORTS:
             local_port: i64 = self._ports.next_port() if source is None else source()
-            if local_port not in self._stack.listeners and self._free(route, local_port, port, timestamps):
+            if not self._listening_on(local_port) and self._free(route, local_port, port, timestamps):
                 return local_port
             tries += 1
         raise OSError(errno.EADDRNOTAVAIL, f"Cannot assign requested address: no free TCP port to {route.peer}:{port}")
+
+    def _listening_on(self, port: i64) -> bool:
+        listeners = self._stack.listeners
+        return len(listeners) > 0 and port in listeners
 
     def _free(self, route: Path, local_port: i64, port: i64, timestamps: bool) -> bool:
         """Whether a pair of ports is unused on a path, or may be taken over from TIME-WAIT."""
@@ -380,11 +385,9 @@ class Engine:
         if not found:
             return []
         stack.ready = []
-        result: list[Connection] = []
         for tcb in found:
             tcb.in_ready = False
-            result.append(_connection(tcb))
-        return result
+        return cast("list[Connection]", found)  # every Tcb is one
 
     def ready_listeners(self) -> list[Listener]:
         """Listeners with connections to accept that were not told of yet."""

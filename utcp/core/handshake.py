@@ -27,7 +27,7 @@ def offer_options(tcb: Tcb) -> None:
     tcb.ts_on = policy.timestamps
     tcb.sack_on = policy.sack
     tcb.wscale_on = policy.window_scaling
-    tcb.rcv_wscale = _wscale_for(policy.receive_buffer) if policy.window_scaling else 0
+    tcb.rcv_wscale = _wscale_for(policy.largest_receive_buffer()) if policy.window_scaling else 0
     tcb.rmss = _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE)
 
 
@@ -35,6 +35,8 @@ def accept_options(tcb: Tcb, seg: Segment) -> None:
     """Keep of what we offered what the peer's SYN has too (RFC 7323 2.2, 3.2; RFC 2018 2)."""
     if tcb.wscale_on and seg.wscale >= 0:
         tcb.snd_wscale = min(seg.wscale, MAX_WSCALE)
+        if seg.wscale > MAX_WSCALE:
+            tcb.stack.counters.bad_window_scales += 1  # "SHOULD log the error" (RFC 7323 2.3)
     else:
         tcb.wscale_on = False
         tcb.snd_wscale = 0
@@ -67,7 +69,7 @@ def _limit_mss(tcb: Tcb, mss: i64) -> i64:
 
 
 def _wscale_for(buffer: i64) -> i64:
-    """The smallest shift with which the whole buffer can be advertised."""
+    """The smallest shift with which the whole buffer can be advertised, also when it has grown."""
     shift: i64 = 0
     while shift < MAX_WSCALE and (buffer >> shift) > 65_535:
         shift += 1

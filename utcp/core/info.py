@@ -21,6 +21,8 @@ class ConnectionInfo(NamedTuple):
     CLOSE-WAIT and LAST-ACK that it has reached, in their order.
     ``pacing_rate`` and ``delivery_rate`` in bytes a second, 0 while nothing is paced or measured; ``app_limited``: the
     latter is the application's own rate, the path may carry more.
+    ``receive_buffer``: how much is held for the reader at present; ``rcv_rtt``: the round trip as the receiver of bulk
+    data sees it, None before it has looked.
     """
 
     state: State
@@ -50,6 +52,8 @@ class ConnectionInfo(NamedTuple):
     send_queue: int
     unacked_bytes: int
     unread_bytes: int
+    receive_buffer: int
+    rcv_rtt: float | None
     discarded_bytes: int
     bytes_sent: int
     bytes_received: int
@@ -68,6 +72,7 @@ def snapshot(tcb: Tcb, now: i64) -> ConnectionInfo:
     unread = tcb.receive_queue
     measured = tcb.srtt >= 0
     rate = tcb.rate
+    sizing = tcb.sizing
     return ConnectionInfo(
         state=state,
         snd_una=tcb.snd_una,
@@ -96,6 +101,8 @@ def snapshot(tcb: Tcb, now: i64) -> ConnectionInfo:
         send_queue=queued_bytes(tcb),
         unacked_bytes=unacked_data(tcb),
         unread_bytes=0 if unread is None else unread.size,
+        receive_buffer=tcb.rcv_buf,
+        rcv_rtt=None if sizing is None or sizing.rtt < 0 else int(sizing.rtt) / 1e9,
         discarded_bytes=tcb.discarded,
         bytes_sent=tcb.bytes_out,
         bytes_received=tcb.bytes_in,

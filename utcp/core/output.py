@@ -13,6 +13,7 @@ from mypy_extensions import i64
 from utcp.core.congestion.window import restart_after_idle
 from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retransmission_timer
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
+from utcp.core.receive_buffer import MAX_WINDOW
 from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
 from utcp.core.rtt import time_segment
 from utcp.core.spurious import give_up_frto, on_sent_again
@@ -50,7 +51,6 @@ from utcp.wire.segment import (
 )
 from utcp.wire.seq import MASK, seq_gt, seq_sub
 
-MAX_WINDOW: Final = 65_535
 # States in which data and FIN are sent or sent again
 SENDING: Final = (1 << ESTABLISHED) | (1 << CLOSE_WAIT) | (1 << FIN_WAIT_1) | (1 << CLOSING) | (1 << LAST_ACK)
 
@@ -95,7 +95,7 @@ def send_syn(tcb: Tcb) -> None:
     tcb.syn_count += 1
     flags: i64 = SYN
     ack: i64 = 0
-    wnd: i64 = min(tcb.policy.receive_buffer, MAX_WINDOW)  # never scaled (RFC 7323 2.2)
+    wnd: i64 = min(tcb.rcv_buf, MAX_WINDOW)  # never scaled (RFC 7323 2.2)
     if tcb.st == SYN_RECEIVED:
         flags |= ACK
         ack = tcb.rcv_nxt
@@ -230,6 +230,7 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
     if r is not None:
         outside = flight - pipe(tcb, r)
     before = tcb.snd_nxt
+    buffer = tcb.policy.send_buffer  # what is sent is kept until it is acknowledged
     unpaced: i64 = FREE
     if tcb.congestion is not None:
         unpaced = unpaced_flight(tcb)
@@ -238,7 +239,7 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
     tcb.pace_at = NEVER
     data_sent = False
     while True:
-        room = min(tcb.snd_wnd - flight, tcb.cwnd + extra - flight + outside)
+        room = min(min(tcb.snd_wnd, buffer) - flight, tcb.cwnd + extra - flight + outside)
         n = min(min(unsent, mss), room)  # noqa: PLW3301 - mypyc compiles min of two to a comparison
         # The FIN too takes a sequence number, and so a byte of the windows
         if n <= 0 and (unsent > 0 or room <= 0):
@@ -316,10 +317,13 @@ def _watch_window(tcb: Tcb) -> None:
 
 
 def _may_send_short(tcb: Tcb, n: i64, unsent: i64, flight: i64) -> bool:
-    """Whether a segment below the full size may leave (SWS avoidance, RFC 9293 3.8.6.2.1; Nagle, 3.7.4)."""
+    """Whether a segment below the full size may leave (SWS avoidance, RFC 9293 3.8.6.2.1; Nagle, 3.7.4).
+
+    A send buffer that is smaller than the peer's window counts as the window.
+    """
     if n == unsent and (flight == 0 or tcb.policy.nodelay or tcb.fin_queued):
         return True
-    return tcb.push_now or 2 * n >= tcb.max_snd_wnd
+    return tcb.push_now or 2 * n >= min(tcb.max_snd_wnd, tcb.policy.send_buffer)
 
 
 def _segment_room(tcb: Tcb) -> i64:
@@ -427,7 +431,7 @@ def _advertise(tcb: Tcb) -> i64:
 def _receive_room(tcb: Tcb) -> i64:
     queue = tcb.receive_queue
     # Never less than the smallest window that the scale can express
-    buffer = max(tcb.policy.receive_buffer, 1 << tcb.rcv_wscale)
+    buffer = max(tcb.rcv_buf, 1 << tcb.rcv_wscale)
     if short_of_memory(tcb):
         buffer = min(buffer, 2 * tcb.rmss)
     return buffer - (0 if queue is None else queue.size)
@@ -440,7 +444,7 @@ def _as_told(tcb: Tcb, window: i64) -> i64:
 
 def _update_step(tcb: Tcb) -> i64:
     """Openings smaller than this are not worth telling (RFC 9293 3.8.6.2.2, with Fr = 1/2)."""
-    return max(min(tcb.policy.receive_buffer // 2, tcb.rmss), 1)
+    return max(min(tcb.rcv_buf // 2, tcb.rmss), 1)
 
 
 def _consider_window_update(tcb: Tcb) -> None:
@@ -450,7 +454,7 @@ def _consider_window_update(tcb: Tcb) -> None:
         return
     current = _as_told(tcb, seq_sub(tcb.rcv_adv, tcb.rcv_nxt))
     room = min(_receive_room(tcb), MAX_WINDOW << tcb.rcv_wscale)
-    if room - current >= _update_step(tcb) and (current < tcb.rmss or room - current >= tcb.policy.receive_buffer // 4):
+    if room - current >= _update_step(tcb) and (current < tcb.rmss or room - current >= tcb.rcv_buf // 4):
         tcb.ack_now = True
 
 

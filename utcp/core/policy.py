@@ -52,7 +52,10 @@ class Policy:
 
         self.nodelay: bool = config.nodelay
         self.max_segment_size: i64 = -1 if config.max_segment_size is None else config.max_segment_size
-        self.receive_buffer: i64 = config.receive_buffer
+        self.receive_buffer: i64 = -1 if config.receive_buffer is None else config.receive_buffer
+        self.initial_receive_buffer: i64 = config.initial_receive_buffer
+        self.max_receive_buffer: i64 = config.max_receive_buffer
+        self.send_buffer: i64 = config.send_buffer
         self.max_memory: i64 = config.max_memory
         self.window_scaling: bool = config.window_scaling
         self.timestamps: bool = config.timestamps
@@ -72,6 +75,16 @@ class Policy:
         self.rfc1337: bool = config.rfc1337
         self.time_wait_reuse: bool = config.time_wait_reuse
         self.max_time_wait: i64 = config.max_time_wait
+
+    def first_receive_buffer(self) -> i64:
+        """Bytes held for the reader of a new connection at most."""
+        if self.receive_buffer >= 0:
+            return self.receive_buffer
+        return min(self.initial_receive_buffer, self.max_receive_buffer)
+
+    def largest_receive_buffer(self) -> i64:
+        """The same of one that has grown."""
+        return self.receive_buffer if self.receive_buffer >= 0 else self.max_receive_buffer
 
 
 def _ns(seconds: float | None) -> i64:

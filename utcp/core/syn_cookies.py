@@ -84,7 +84,7 @@ def answer_with_cookie(stack: Stack, route: Path, seg: Segment, offer: Tcb) -> N
     train = stack.trains.board(route, size, 0, -1)
     w = train.writer
     ack: i64 = (seg.seq + 1) & MASK
-    window: i64 = min(offer.policy.receive_buffer, 65_535)
+    window: i64 = min(offer.rcv_buf, 65_535)
     write_header(w, seg.dst_port, seg.src_port, cookie, ack, SYN | ACK, window, size, 0)
     write_syn_options(w, offer.rmss, wscale, sack, ts, ts_val, seg.ts_val)
     stack.counters.segments_out += 1

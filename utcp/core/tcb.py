@@ -18,6 +18,7 @@ from utcp.core.trains import NOBODY
 
 if TYPE_CHECKING:
     from utcp.core.listener import Listener
+    from utcp.core.receive_buffer import RightSizing
     from utcp.core.recovery_state import Recovery
 
 
@@ -86,6 +87,7 @@ class Tcb:
         "push_now",
         "rate",
         "rcv_adv",
+        "rcv_buf",
         "rcv_mss",
         "rcv_nxt",
         "rcv_up",
@@ -115,6 +117,7 @@ class Tcb:
         "send_queue",
         "sent_at",
         "shut_rd",
+        "sizing",
         "slot",
         "smss",
         "snd_nxt",
@@ -184,6 +187,8 @@ class Tcb:
         self.rcv_wscale: i64 = 0
         self.rmss: i64 = 536  # the MSS we announced
         self.rcv_mss: i64 = 0  # the largest segment received
+        self.rcv_buf: i64 = policy.first_receive_buffer()  # the most that is held for the reader, out of order included
+        self.sizing: RightSizing | None = None  # how it grows, once data comes in bulk
         self.receive_queue: ReceiveQueue | None = None
         self.reassembly: Reassembly | None = None
         self.held: i64 = 0  # bytes in these two, as ``stack.held`` has counted them

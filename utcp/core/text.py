@@ -9,6 +9,7 @@ from utcp.core.closing import abort, on_fin
 from utcp.core.deadlines import unacked_data
 from utcp.core.dsack import note_held, note_old
 from utcp.core.reassembly import Reassembly
+from utcp.core.receive_buffer import on_data
 from utcp.core.stack import NEVER
 from utcp.core.states import READABLE, RECEIVING
 from utcp.core.tcb import Tcb, count_held, mark_ready, short_of_memory
@@ -42,7 +43,7 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
         if short_of_memory(tcb) and tcb.held + n > 2 * tcb.rmss:
             tcb.stack.counters.memory_drops += 1
             return  # as if it was lost: the peer will send it again
-        _take_data(tcb, seq, seg.buf[start : start + n])
+        _take_data(tcb, seg, seq, seg.buf[start : start + n])
         if tcb.done:
             return
         count_held(tcb)
@@ -55,7 +56,7 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
         on_fin(tcb)
 
 
-def _take_data(tcb: Tcb, seq: i64, data: bytes) -> None:
+def _take_data(tcb: Tcb, seg: Segment, seq: i64, data: bytes) -> None:
     tcb.bytes_in += len(data)
     tcb.stack.counters.bytes_in += len(data)
     tcb.rcv_mss = max(tcb.rcv_mss, len(data))
@@ -72,6 +73,7 @@ def _take_data(tcb: Tcb, seq: i64, data: bytes) -> None:
         tcb.dup_acks_due += 1
         return
     _deliver(tcb, data)
+    on_data(tcb, seg)
     held = tcb.reassembly
     if held is not None:
         # A hole is filled, or part of it: say so at once (RFC 5681 4.2)

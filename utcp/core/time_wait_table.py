@@ -404,6 +404,7 @@ class _Expiry:
         self._queues: list[_Queue] = []  # by number
         self._unused: list[_Queue] = []
         self._by_duration: dict[int, _Queue] = {}
+        self._last: _Queue | None = None  # that was asked for: mostly the next one too
         self._heap: list[_Queue] = []  # those with records, by their ``expires_at``
 
     def next_deadline(self) -> i64:
@@ -417,8 +418,12 @@ class _Expiry:
 
     def queue(self, duration: i64) -> _Queue:
         """The queue of a duration, for a record to be added next."""
+        queue = self._last
+        if queue is not None and queue.duration == duration and queue.first != _NONE:
+            return queue
         queue = self._by_duration.get(duration)
         if queue is not None:
+            self._last = queue
             return queue
         if self._unused:
             queue = self._unused.pop()
