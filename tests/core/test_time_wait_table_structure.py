@@ -69,10 +69,10 @@ def audit_buckets(table: TimeWaitTable, live: set[int]) -> None:
     assert size >= max(GROUP, 2 * count)
     assert size <= max(GROUP, 3 * (count + 1))  # the one that goes is still counted when buckets are merged
     assert len(buckets._groups) == -(-size // GROUP)
-    assert buckets._mask == (1 << (size - 1).bit_length()) - 1
+    assert buckets._mask == (1 << int(size - 1).bit_length()) - 1
     chained = []
     for bucket in range(size):
-        record = buckets._groups[bucket // GROUP][bucket % GROUP]
+        record = int(buckets._groups[bucket // GROUP][bucket % GROUP])
         while record != NOBODY:
             assert buckets._bucket(table._records.get(record, 0)) == bucket
             chained.append(record)
@@ -230,6 +230,16 @@ def test_a_full_page_is_filled_again_once_a_quarter_of_it_is_free() -> None:
     for number in range(PAGE - 1):
         records.fill(records.take(), number, 0, 0, 0)
     assert records.take() == 0
+
+
+@pytest.mark.parametrize(("free", "number"), [(PAGE - REFILL - 1, PAGE), (PAGE - REFILL, 0), (PAGE - REFILL + 1, 0)])
+def test_the_page_that_is_being_filled_goes_round_again_if_a_quarter_of_it_is_free(free: int, number: int) -> None:
+    records = _Records()
+    for record in range(PAGE):
+        records.fill(records.take(), record, 0, 0, 0)
+    for record in range(free):
+        records.give_back(record)
+    assert records.take() == number
 
 
 def test_a_page_that_is_being_filled_is_kept_when_it_is_empty() -> None:

@@ -23,7 +23,7 @@ from typing import Final
 import utcp
 
 from .equivalent import equivalents
-from .faults import GROUPS, ROOT, TARGETS, Fault, all_faults, source_of
+from .faults import GROUPS, ROOT, TARGETS, Fault, all_faults, functions_of
 from .runner import Verdict, run
 
 TESTS: Final = ["tests/core", "tests/sim", "tests/exhaustive"]
@@ -77,11 +77,15 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 class _Results:
-    """Verdicts, kept in a file as they come. A kill counts while its source is the same, a survival also its tests."""
+    """Verdicts, kept in a file as they come. A kill counts while its function is the same, a survival its tests too."""
 
     def __init__(self, path: Path, quick: int | None, tests: list[str]) -> None:
         self._path = path
-        self._sources = {file: hashlib.sha256(source_of(file)).hexdigest()[:16] for file in TARGETS}
+        self._sources = {
+            (file, name): hashlib.sha256(text.encode()).hexdigest()[:16]
+            for file in TARGETS
+            for name, text in functions_of(file).items()
+        }
         self._tests = f"{'all' if quick is None else quick} {_digest(tests)}"
         self._known: dict[str, tuple[str, str]] = {}
         if path.exists():
@@ -104,7 +108,7 @@ class _Results:
         self._known[self._key(verdict.fault)] = verdict.outcome, verdict.test
         entry = {
             "fault": verdict.fault.key,
-            "source": self._sources[verdict.fault.file],
+            "source": self._source(verdict.fault),
             "tests": self._tests,
             "outcome": verdict.outcome,
             "test": verdict.test,
@@ -115,7 +119,10 @@ class _Results:
             print(f"SURVIVED {_shown(verdict.fault)}", flush=True)
 
     def _key(self, fault: Fault) -> str:
-        return self._sources[fault.file] + fault.key
+        return self._source(fault) + fault.key
+
+    def _source(self, fault: Fault) -> str:
+        return self._sources.get((fault.file, fault.function), "module")
 
 
 def _digest(tests: list[str]) -> str:

@@ -123,6 +123,21 @@ def source_of(file: str) -> bytes:
     return (_CORE / file).read_bytes()
 
 
+def functions_of(file: str) -> dict[str, str]:
+    """The text of every function of a file, by its qualified name."""
+    source = source_of(file).decode()
+    found: dict[str, str] = {}
+    pending: list[tuple[str, ast.AST]] = [("", ast.parse(source))]
+    while pending:
+        prefix, parent = pending.pop()
+        for node in ast.iter_child_nodes(parent):
+            if isinstance(node, ast.ClassDef):
+                pending.append((f"{node.name}.", node))
+            elif isinstance(node, ast.FunctionDef):
+                found[prefix + node.name] = ast.get_source_segment(source, node) or ""
+    return found
+
+
 def all_faults() -> list[Fault]:
     """All of them, file by file, from top to bottom."""
     return [fault for file in TARGETS for fault in faults_of(file)]

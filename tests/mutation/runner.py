@@ -208,7 +208,7 @@ def _judge(fault: Fault, tests: _Tests, order: list[int], send: Callable[[Any], 
         if os.getppid() != parent:
             return 2  # nobody wants to know any more
         send(number)
-        if not _passes(tests.items[number], 2 + 20 * tests.seconds[number]):
+        if not _passes(tests.items[number], 0.5 + 10 * tests.seconds[number]):
             return 1
     return 0
 
