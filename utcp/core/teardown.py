@@ -100,8 +100,6 @@ def become_orphan(tcb: Tcb) -> bool:
 
 def _release(tcb: Tcb) -> None:
     stack = tcb.stack
-    if tcb.slot < 0:
-        return
     stack.connections.remove(tcb)
     tcb.slot = NOBODY
     tcb.armed_at = NEVER
@@ -118,8 +116,6 @@ def _release(tcb: Tcb) -> None:
 
 
 def _finish(tcb: Tcb, reason: str, error: Exception | None) -> None:
-    if tcb.done:
-        return
     tcb.done = True
     tcb.ended_at = tcb.stack.now
     tcb.reason = reason

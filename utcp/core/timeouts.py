@@ -7,7 +7,7 @@ import errno
 from mypy_extensions import i64
 
 from utcp.core.closing import abort, lost_data
-from utcp.core.deadlines import earliest_deadline, give_up_at, start_retransmission_timer
+from utcp.core.deadlines import give_up_at, start_retransmission_timer
 from utcp.core.output import send_probe, send_reset
 from utcp.core.recovery import enter_timeout, on_reordering_timeout
 from utcp.core.recovery_state import may_probe, open_scoreboard
@@ -19,7 +19,7 @@ from utcp.core.teardown import FIN_WAIT_2_EXPIRED, LINGER_EXPIRED, TIMED_OUT, en
 
 
 def run_deadlines(tcb: Tcb) -> None:
-    """Act on every deadline of the connection that has passed."""
+    """Act on every deadline of the connection that has passed; ``output`` sends what is due then, and arms the rest."""
     stack = tcb.stack
     now = stack.now
     if tcb.delack_at <= now:
@@ -33,7 +33,6 @@ def run_deadlines(tcb: Tcb) -> None:
     if tcb.pace_at <= now:
         stack.tell_timer(tcb.key, "pacing")
         tcb.pace_at = NEVER
-        mark_dirty(tcb)
     if tcb.rtx_at <= now:
         _on_retransmission_timeout(tcb)
     if tcb.persist_at <= now:
@@ -50,7 +49,7 @@ def run_deadlines(tcb: Tcb) -> None:
         tcb.fin_wait_2_at = NEVER
         if tcb.st == FIN_WAIT_2:
             enter_closed(tcb, FIN_WAIT_2_EXPIRED, None)
-    if earliest_deadline(tcb) < NEVER or tcb.ack_now:
+    if not tcb.done:
         mark_dirty(tcb)
 
 
@@ -71,7 +70,6 @@ def _on_retransmission_timeout(tcb: Tcb) -> None:
         start_retransmission_timer(tcb)
     if tcb.rtx_count == tcb.policy.r1:
         stack.tell_timer(tcb.key, "r1")  # MUST-20 (a): the advice that this path may be dead
-    mark_dirty(tcb)
 
 
 def _on_reordering_timeout(tcb: Tcb) -> None:
@@ -81,7 +79,6 @@ def _on_reordering_timeout(tcb: Tcb) -> None:
     r = tcb.recovery
     if r is not None:
         on_reordering_timeout(tcb, r)
-        mark_dirty(tcb)
 
 
 def _on_probe_timeout(tcb: Tcb) -> None:
@@ -94,7 +91,6 @@ def _on_probe_timeout(tcb: Tcb) -> None:
     r = open_scoreboard(tcb)
     r.probe_due = may_probe(r)
     start_retransmission_timer(tcb)
-    mark_dirty(tcb)
 
 
 def _on_persist_timeout(tcb: Tcb) -> None:
@@ -104,7 +100,6 @@ def _on_persist_timeout(tcb: Tcb) -> None:
     if tcb.snd_wnd > 0:
         tcb.push_now = True  # the override of 3.8.6.2.1: the window will not get larger by waiting
         tcb.persist_at = NEVER
-        mark_dirty(tcb)
         return
     if stack.now >= give_up_at(tcb):
         _give_up(tcb)
