@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
+from interop.losses import slow_path
 from interop.matrix import PAGE, Row, is_current, render, titles
 from interop.namespace import private_namespace, require_tun
 from interop.net import Net
@@ -42,6 +43,13 @@ def net() -> Iterator[Net]:
             yield net
         finally:
             net.close()
+
+
+@pytest.fixture
+def slow(net: Net) -> Iterator[Net]:
+    """The same, its path taking a while, and patient."""
+    with slow_path(net):
+        yield net
 
 
 @pytest.fixture

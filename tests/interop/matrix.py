@@ -35,6 +35,7 @@ _SECTIONS: Final = (
     "Urgent data",
     "Keepalive and user timeout",
     "Loss recovery",
+    "Congestion control",
     "Bad networks",
     "Many connections",
     "Programs",
@@ -52,7 +53,7 @@ and a row fails when its line here is out of date.
 
 The trail is what both sides were seen in, in that order, at the same time: utcp's state by the engine, the kernel's by
 `ss -tan` (`-`: it has no such socket any more). *Opened by* tells who sent the SYN; *either* means two
-tests with the same outcome. The kernel uses Reno.
+tests with the same outcome. The kernel uses Reno unless a row says otherwise.
 """
 
 

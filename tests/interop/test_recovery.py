@@ -1,85 +1,21 @@
 """Losses repaired between utcp and the kernel: SACK, NewReno, loss probes, D-SACK, and time-outs that were none.
 
-Each side repairs what the test loses of its own segments, without a time-out where none is due: both sides' lowest
-RTO is 2 s here, and the path is ``DELAY_MS`` long each way.
+Each side repairs what the test loses of its own segments.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
 import pytest
 
+from interop.losses import BOTH_SENDERS, DELAY_MS, connected, data_of, send, towards
 from interop.matrix import Row
-from interop.namespace import ip, tcp_counters
-from interop.net import BOTH_ROLES, KERNEL, UTCP, Background, Net, Pair, has_data, read_exactly
+from interop.namespace import tcp_counters
+from interop.net import BOTH_ROLES, KERNEL, UTCP, Net, Pair, has_data
 from utcp.core.config import Config
-from utcp.gateway import Direction, Impairments, LinkQuality
-from utcp.wire.segment import Segment
 
 LOSSES = "Loss recovery"
-SIZE = 200_000
-DELAY_MS = 10
-PATIENT = Config(rto_min=2.0)
-BOTH_SENDERS = pytest.mark.parametrize("sender", [UTCP, KERNEL])
-
-
-@pytest.fixture
-def slow(net: Net) -> Iterator[Net]:
-    """The path takes a while, and the kernel's lowest RTO is 2 s: a busy machine is no time-out."""
-    link = LinkQuality(delay=DELAY_MS / 1000)
-    net.rules.otherwise = Impairments(1, to_kernel=link, to_utcp=link)
-    route = "route change 10.99.0.0/16 dev utcp0 proto kernel scope link src 10.99.0.1"
-    ip(f"{route} rto_min 2s")
-    try:
-        yield net
-    finally:
-        ip(route)
-        net.rules.otherwise = None
-
-
-@contextmanager
-def connected(net: Net, opened_by: str, config: Config = PATIENT) -> Iterator[Pair]:
-    """A pair that leaves nothing behind: an orphan's retransmissions would count among the next test's."""
-    with net.pair(opened_by, config) as pair:
-        yield pair
-        pair.reset_by_kernel()
-
-
-def data_of(pair: Pair, *ranges: tuple[int, int], sender: str = UTCP, times: int = 1) -> Callable[[Segment], bool]:
-    """The sender's segments that begin within ``ranges`` of its stream, the first ``times`` that each leaves."""
-    core = pair.conn.core
-    first = (core.iss if sender == UTCP else int(core.info().irs)) + 1
-    seen: Counter[int] = Counter()
-
-    def picks(seg: Segment) -> bool:
-        offset = (int(seg.seq) - first) % 2**32
-        if not seg.data_len or not any(start <= offset < end for start, end in ranges):
-            return False
-        seen[offset] += 1
-        return seen[offset] <= times
-
-    return picks
-
-
-def send(pair: Pair, size: int = SIZE, sender: str = UTCP) -> None:
-    """So much from one side to the other, byte by byte the same."""
-    data = os.urandom(size)
-    if sender == UTCP:
-        pair.conn.send(data)
-        assert read_exactly(pair.sock, size) == data
-    else:
-        before = len(pair.conn.received)
-        with Background(lambda: pair.sock.sendall(data)):
-            assert pair.conn.wait_received(before + size)[before:] == data
-
-
-def towards(sender: str) -> Direction:
-    """Where the sender's segments go."""
-    return Direction.TO_KERNEL if sender == UTCP else Direction.TO_UTCP
 
 
 class Repair:
