@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Callable
+
 import pytest
 
 from support.script import Script
@@ -200,3 +203,96 @@ def test_not_without_the_option_nor_against_the_users_own(config: Config) -> Non
     said.user_timeout = 200
     on_user_timeout_option(s.conn, said)
     assert s.conn.adopted_timeout == -1
+
+
+def test_there_is_no_probe_when_patience_is_over() -> None:
+    """A user timeout that comes before the PTO: both are due at the same instant, and the end is all there is."""
+    s = established(Config(user_timeout=0.2), options="sackok")
+    s.send(1)
+    s.expect("P. seq=a ack=b len=1")
+    assert s.conn.tlp_at == s.conn.rtx_at == s.now + 200_000_000
+    s.silent_for(0.2)
+    s.expect_gone(TimeoutError)
+    assert s.recorder.timers == ["retransmit"]
+    assert s.engine.counters.loss_probes == 0
+
+
+@pytest.mark.parametrize("make", [established, fin_wait_1])
+def test_who_is_given_up_waits_for_nothing_and_counts_no_further(make: Callable[[Config], Script]) -> None:
+    s = make(Config(r2=1))
+    if s.conn.state is State.ESTABLISHED:
+        s.send(1)
+        s.take()
+    s.advance(1 - JUST)
+    s.take()
+    count, rto = s.conn.rtx_count, s.conn.rto
+    s.silent_for(JUST)
+    s.expect_gone(TimeoutError)
+    assert (s.conn.rtx_count, s.conn.rto) == (count, rto)
+    assert {getattr(s.conn, name) for name in DEADLINES} == {NEVER}
+    assert not s.engine.pending()
+    assert str(s.conn.error).startswith("[Errno 110] Connection timed out: nothing acknowledged for 1 s, ")
+
+
+def test_giving_up_says_since_when_and_how_often() -> None:
+    s = established(Config(r2=2.5))
+    s.advance(1000)
+    s.send(1)
+    s.take()
+    s.advance(2.5)
+    s.take()
+    text = f"Connection timed out: nothing acknowledged for 2.5 s, {s.conn.rtx_count} retransmissions"
+    assert s.conn.error is not None
+    assert s.conn.error.args == (errno.ETIMEDOUT, text)
+
+
+def test_a_single_syn_is_no_plural() -> None:
+    s = syn_sent(Config(connect_timeout=0.5))
+    s.silent_for(0.5)
+    assert s.conn.error is not None
+    assert s.conn.error.args == (errno.ETIMEDOUT, "Connection timed out: no answer to 1 SYN")
+
+
+def test_the_interval_of_window_probes_doubles_sixteen_times_at_most() -> None:
+    """Which is a minute at least, whatever the RTO; shifted further it would not fit into 64 bits."""
+    s = established(Config(rto_min=0.001, persist_max=3600, r2=86_400), rtt=0)
+    assert s.conn.rto == 1_000_000
+    s.recv(". seq=b ack=a wnd=0")
+    s.send(1)
+    for doubled in [*range(17), 16, 16]:
+        s.expect_after(0.001 * 2**doubled, ". seq=a-1 ack=b")
+
+
+def test_a_deadline_that_has_passed_is_over_before_anything_is_sent() -> None:
+    """Between handle_timeout and transmit somebody may look; nothing is due any more."""
+    for name, s in waiting_scripts().items():
+        s.now = getattr(s.conn, name)
+        assert s.now < NEVER, name
+        with s.together():
+            s.engine.handle_timeout(s.now)
+            assert getattr(s.conn, name) > s.now, name
+            assert s.engine.pending(), name
+        s.take()
+
+
+def waiting_scripts() -> dict[str, Script]:
+    """For each of these deadlines a connection that waits for it."""
+    scripts = {}
+    scripts["delack_at"] = s = established()
+    s.recv("P. seq=b ack=a len=10")
+    scripts["tlp_at"] = s = established(options="sackok")
+    s.send(1)
+    scripts["rtx_at"] = s = established(Config(tlp=False))
+    s.send(1)
+    scripts["persist_at"] = s = established(wnd=0)
+    s.send(1)
+    scripts["keepalive_at"] = established(Config(keepalive=True))
+    scripts["pace_at"] = s = established(Config(congestion_control="reno"))
+    s.send(10_000)
+    s.take()
+    s.advance(0.1)
+    s.recv(". seq=b ack=A")
+    s.send(20_000)
+    for s in scripts.values():
+        s.take()
+    return scripts

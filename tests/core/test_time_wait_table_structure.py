@@ -453,7 +453,7 @@ def test_what_is_in_its_place_is_not_moved_for_an_equal_one() -> None:
         queue.place = place
     for queue in before:
         _sift(heap, queue)
-    assert heap == before
+        assert heap == before
 
 
 def test_a_queue_that_ends_leaves_the_heap_whole() -> None:
