@@ -119,9 +119,10 @@ class QuicStack:
         self._configuration = self._settings(is_client=True)
         self._configuration.verify_mode = ssl.CERT_NONE
 
-    async def create_connection(self, factory: Factory, port: int) -> None:
+    async def create_connection(self, factory: Factory, port: int) -> Any:
         opening = connect(HOST, port, configuration=self._configuration, create_protocol=partial(QuicStream, factory))
-        await self._open.enter_async_context(opening)
+        stream: Any = await self._open.enter_async_context(opening)
+        return stream._user
 
     async def open_connection(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         raise NotImplementedError("aioquic is measured through protocols")

@@ -28,7 +28,8 @@ class Stack(Protocol):
     async def open(self, workload: Workload, listening: Listening) -> None:
         """Prepare to connect to a server that said this of itself."""
 
-    async def create_connection(self, factory: Factory, port: int) -> None: ...
+    async def create_connection(self, factory: Factory, port: int) -> Any:
+        """The protocol of a new connection."""
 
     async def open_connection(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]: ...
 
@@ -65,8 +66,9 @@ class KernelStack:
     async def open(self, workload: Workload, listening: Listening) -> None:
         self._loop = asyncio.get_running_loop()
 
-    async def create_connection(self, factory: Factory, port: int) -> None:
-        await self._loop.create_connection(factory, HOST, port)
+    async def create_connection(self, factory: Factory, port: int) -> Any:
+        _, protocol = await self._loop.create_connection(factory, HOST, port)
+        return protocol
 
     async def open_connection(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection(HOST, port)

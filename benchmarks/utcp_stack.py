@@ -41,14 +41,14 @@ class UtcpStack:
         self._udp_port: int = listening["udp_port"]
         self._peer = (HOST, self._udp_port)
 
-    async def create_connection(self, factory: Factory, port: int) -> None:
+    async def create_connection(self, factory: Factory, port: int) -> Any:
         if self._sources is None:
-            await self._endpoint.create_connection(factory, HOST, port, udp_port=self._udp_port)
-            return
+            _, protocol = await self._endpoint.create_connection(factory, HOST, port, udp_port=self._udp_port)
+            return protocol
         # create_connection tries each local address by binding a socket to it: that would be measured
         connected: asyncio.Future[Any] = self._endpoint.loop.create_future()
         self._endpoint.connect(factory, self._peer, port, waiter=connected, **self._source())
-        await connected
+        return await connected
 
     async def open_connection(self, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await utcp.open_connection(
@@ -56,7 +56,10 @@ class UtcpStack:
         )
 
     def connect(self, factory: Factory, port: int) -> None:
-        self._endpoint.connect(factory, self._peer, port, **self._source())
+        if self._sources is None:
+            self._endpoint.connect(factory, self._peer, port)
+        else:
+            self._endpoint.connect(factory, self._peer, port, **self._source())
 
     def _source(self) -> dict[str, Any]:
         """Where the next connection comes from, where there is a choice."""

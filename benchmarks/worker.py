@@ -149,6 +149,7 @@ class Client:
     def start(self) -> list[asyncio.Task[None]]:
         """Begin the lifecycles. The tasks that go on with them are to be kept."""
         self.live = self.workload.in_flight
+        ClientProtocol.client = self
         if self.workload.connect == "direct":
             for _ in range(self.live):
                 self.connect_directly()
@@ -168,9 +169,9 @@ class Client:
         self.live -= 1
 
     async def protocol_lifecycle(self, port: int) -> Exception | None:
-        protocol = AwaitedClient(self)
-        await self.stack.create_connection(lambda: protocol, port)
-        return await protocol.lost
+        protocol = await self.stack.create_connection(AwaitedClient, port)
+        error: Exception | None = await protocol.lost
+        return error
 
     async def streams_lifecycle(self, port: int) -> Exception | None:
         reader, writer = await self.stack.open_connection(port)
@@ -185,9 +186,13 @@ class Client:
 
     def connect_directly(self) -> None:
         port = self.next_port()
-        protocol = DirectClient(self, self.sample_time())
+        factory: Callable[[], DirectClient] = DirectClient
+        if not self._turn % SAMPLE_EVERY:
+            protocol = DirectClient()
+            protocol.started = time.monotonic_ns()
+            factory = lambda: protocol  # noqa: E731
         try:
-            self.stack.connect(lambda: protocol, port)
+            self.stack.connect(factory, port)
         except OSError as error:
             self.tally.fail(error)
             self.live -= 1
@@ -196,14 +201,16 @@ class Client:
 class ClientProtocol(asyncio.Protocol):
     """Connect, optional echo, half-close; the server's FIN closes."""
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.missing = client.workload.payload
+    client: Client
+    transport: Any
+    missing: int
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        if self.missing:
-            transport.write(self.client.data)
+        data = self.client.data
+        if data:
+            self.transport = transport
+            self.missing = len(data)
+            transport.write(data)
         else:
             transport.write_eof()
 
@@ -214,8 +221,7 @@ class ClientProtocol(asyncio.Protocol):
 
 
 class AwaitedClient(ClientProtocol):
-    def __init__(self, client: Client) -> None:
-        super().__init__(client)
+    def __init__(self) -> None:
         self.lost: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -223,9 +229,7 @@ class AwaitedClient(ClientProtocol):
 
 
 class DirectClient(ClientProtocol):
-    def __init__(self, client: Client, started: int) -> None:
-        super().__init__(client)
-        self.started = started
+    started = 0  # unless its duration is kept
 
     def connection_lost(self, exc: Exception | None) -> None:
         client = self.client

@@ -41,6 +41,7 @@ class Channel:
         factory: Callable[[], Any],
         context: contextvars.Context,
         server: Any,
+        clients: dict[Any, None] | None,
         waiter: Any,
     ) -> None:
         self.pump: Pump = pump
@@ -52,6 +53,7 @@ class Channel:
         self.factory: Callable[[], Any] | None = factory
         self.context: contextvars.Context = context
         self.server: Any = server  # which accepted it, or None
+        self.clients: dict[Any, None] | None = clients  # the server's
         self.waiter: Any = waiter  # the future of create_connection, or None
         self.connected: bool = False  # connection_made has been called
         self.reading: bool = True  # not paused
@@ -75,7 +77,11 @@ class Channel:
 
     def set_protocol(self, protocol: Any) -> None:
         self.protocol = protocol
-        self.buffered = isinstance(protocol, BufferedProtocol)
+        pump = self.pump
+        if type(protocol) is not pump.protocol_class:  # asking each time costs as much as calling the protocol
+            pump.protocol_class = type(protocol)
+            pump.protocol_buffered = isinstance(protocol, BufferedProtocol)
+        self.buffered = pump.protocol_buffered
 
     def pause_reading(self) -> None:
         if not self.closing:
@@ -146,6 +152,11 @@ class Channel:
     def buffer_size(self) -> int:
         """Bytes not yet handed to the network; with a high-water mark of 0, bytes not yet acknowledged."""
         return self.conn.send_queue_size if self.high_water > 0 else self.conn.unacked_bytes
+
+    def delivered(self) -> bool:
+        """Whether the peer's TCP has everything, so that connection_lost(None) has come after our close, or will."""
+        conn = self.conn
+        return self.closing and conn.fin_acked and conn.error is None and self.error is None
 
     def pause_if_full(self) -> None:
         if self.writing_paused or self.protocol is None or self.buffer_size() <= self.high_water:
@@ -224,8 +235,9 @@ class Channel:
         except BaseException as error:
             self._reject(error, waiter)
             return
-        if self.server is not None:
-            self.server.clients[self.transport] = None
+        clients = self.clients
+        if clients is not None:
+            clients[self.transport] = None
         try:
             self.protocol.connection_made(self.transport)
         except (SystemExit, KeyboardInterrupt):
@@ -362,6 +374,7 @@ class Channel:
         self.pump.channels -= 1
         waiter, self.waiter = self.waiter, None
         server, self.server = self.server, None
+        clients, self.clients = self.clients, None
         try:
             if waiter is None:
                 self._tell_lost(error)
@@ -370,9 +383,10 @@ class Channel:
         finally:
             self.protocol = None
             self.factory = None
-            if server is not None:
-                clients = server.clients
-                clients.pop(self.transport, None)
+            if clients is not None:
+                transport = self.transport
+                if transport in clients:  # it has been established
+                    del clients[transport]
                 if not clients:
                     server.on_no_clients()
 

@@ -33,6 +33,10 @@ MILLISECOND: Final = 1_000_000
 PATH_LASTS: Final = 500 * MILLISECOND  # before the system is asked again for the way to the same peer
 MAX_SLEEP: Final = 3600 * 1_000_000_000  # event loops do not take timers of any length
 
+# Not looked up for each connection
+_copy_context: Final = contextvars.copy_context
+_Transport: Final = Transport
+
 
 class Pump:
     """Drives ``engine`` over ``datagrams``, in ``loop``, by ``clock`` (monotonic nanoseconds).
@@ -61,6 +65,8 @@ class Pump:
         "engine",
         "loop",
         "open",
+        "protocol_buffered",
+        "protocol_class",
         "wakeups",
     )
 
@@ -74,6 +80,9 @@ class Pump:
         self.channels = 0  # how many still owe their protocol a connection_lost
         self.wakeups = 0  # by the socket or a deadline
         self.congestions = 0  # how often the network took no more
+        # Of the protocol set last, which is mostly like the next: whether it is a BufferedProtocol
+        self.protocol_class: type | None = None
+        self.protocol_buffered = False
         self._datagrams = datagrams
         self._context = contextvars.copy_context()
         self._again: list[Channel] = []
@@ -106,7 +115,7 @@ class Pump:
         now = self.clock()
         path = self._path_to(peer, now) if local is None else self.engine.path(local, normal(peer))
         conn = self.engine.connect(path, port, now, local_port=local_port, config=config)
-        transport = Transport(Channel(self, conn, factory, contextvars.copy_context(), None, waiter))
+        transport = _transport_of(Channel(self, conn, factory, _copy_context(), None, None, waiter))
         self.touch()
         return transport
 
@@ -291,10 +300,11 @@ class Pump:
     def _accept(self, listener: Listener) -> None:
         server: Any = listener.context
         factory = server.protocol_factory
-        context = server.context
+        context: contextvars.Context = server.context
+        clients: dict[Any, None] = server.clients
         while (conn := listener.accept()) is not None:
-            channel = Channel(self, conn, factory, context.copy(), server, None)
-            Transport(channel)
+            channel = Channel(self, conn, factory, context.copy(), server, clients, None)
+            _transport_of(channel)
             channel.call(conn.take_ready() | CONNECTED)
 
     def _transmit(self, now: int) -> None:
@@ -352,3 +362,10 @@ class Pump:
                 action()
             else:
                 self._conditions.append((condition, action))
+
+
+def _transport_of(channel: Channel) -> Transport:
+    transport: Transport = _Transport()
+    transport._channel = channel
+    channel.transport = transport
+    return transport

@@ -22,8 +22,7 @@ class TlsTransport(Transport):
     __slots__ = ("_below", "layer")
 
     def __init__(self, layer: TlsLayer, below: Transport) -> None:
-        # Not super().__init__(): to the channel, the transport is the one below
-        self._loop = below._loop
+        # To the channel, the transport is the one below
         self._channel = below._channel
         self._below = below
         self.layer = layer

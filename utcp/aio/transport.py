@@ -29,15 +29,18 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     _sendfile_compatible = constants._SendfileMode.FALLBACK
     _start_tls_compatible = True  # asyncio.sslproto runs over it too
 
-    def __init__(self, channel: Channel) -> None:
-        # Not super().__init__(): a dict of extras for each of a million connections is not free
-        self._loop = channel.pump.loop
-        self._channel = channel
-        channel.transport = self
+    _channel: Channel  # whoever makes a transport sets it
+
+    # Not asyncio's: in Python, with a dict of extras for each connection, it would cost more than all else here
+    __init__ = object.__init__
 
     def __repr__(self) -> str:
         local, peer = self.get_extra_info("sockname"), self.get_extra_info("peername")
         return f"<utcp.Transport {self.state} local={local} peer={peer}{' closing' if self.is_closing() else ''}>"
+
+    @property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        return self._channel.pump.loop
 
     # What asyncio's transports have
 

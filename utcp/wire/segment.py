@@ -41,6 +41,10 @@ USER_TIMEOUT_SIZE: Final = 4
 # NOP, NOP, timestamps kind and length: the option block of nearly every segment (RFC 7323 appendix A)
 _NOP_NOP_TS: Final = 0x0101080A
 _NOP_NOP_SACK: Final = 0x01010500
+# The rest of a SYN's, see ``write_syn_options``: the first bytes of MSS and of NOP, window scale
+_MSS: Final = 0x0204
+_NOP_NOP_SACK_PERMITTED: Final = 0x01010402
+_NOP_WSCALE: Final = 0x010303
 
 # What ``parse`` returns: 0, or why the bytes are no segment
 OK: Final = 0
@@ -280,7 +284,7 @@ def parse(seg: Segment, buf: bytes, start: i64, end: i64) -> i64:
         return OK
     seg.ts = False
     _no_rare_options(seg)
-    if header_size == HEADER_SIZE:
+    if header_size == HEADER_SIZE or (flags & SYN and _parse_our_syn(seg, buf, start + HEADER_SIZE, header_size)):
         return OK
     return _parse_options(seg, buf, start + HEADER_SIZE, start + header_size)
 
@@ -292,6 +296,25 @@ def _no_rare_options(seg: Segment) -> None:
     seg.user_timeout = -1
     if len(seg.sack) > 0:
         seg.sack = []
+
+
+def _parse_our_syn(seg: Segment, buf: bytes, i: i64, header_size: i64) -> bool:
+    """A SYN's options as ``write_syn_options`` lays out all of them: half of the segments with options to look for."""
+    if (
+        header_size != HEADER_SIZE + 24
+        or i64(read_i16_be(buf, i)) != _MSS
+        or i64(read_i32_be(buf, i + 4)) != _NOP_NOP_SACK_PERMITTED
+        or i64(read_i32_be(buf, i + 8)) != _NOP_NOP_TS
+        or i64(read_i32_be(buf, i + 20)) >> 8 != _NOP_WSCALE
+    ):
+        return False
+    seg.mss = i64(read_i16_be(buf, i + 2)) & 0xFFFF
+    seg.sack_permitted = True
+    seg.ts = True
+    seg.ts_val = i64(read_i32_be(buf, i + 12)) & MASK
+    seg.ts_ecr = i64(read_i32_be(buf, i + 16)) & MASK
+    seg.wscale = buf[i + 23]
+    return True
 
 
 def _parse_options(seg: Segment, buf: bytes, i: i64, end: i64) -> i64:
