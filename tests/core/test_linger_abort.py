@@ -331,6 +331,13 @@ class TestLinger:
         s.expect_gone(None)
         assert s.recorder.closed_reasons == ["linger-expired"]
 
+    def test_C_06_a_nanosecond_is_a_time_too(self) -> None:
+        s = established(Config(linger=1e-9))
+        s.close()
+        s.expect("F. seq=a ack=b")
+        s.expect_after(1e-9, "R. seq=a+1 ack=b")
+        s.expect_gone(None)
+
     def test_C_07_after_a_half_close(self) -> None:
         s = fin_wait_1(Config(linger=0))
         s.close()

@@ -208,8 +208,17 @@ class TestHandshake:
         s = syn_received()
         s.recv("S seq=b+100 mss=1000")
         s.expect_state(State.CLOSED)
+        assert s.recorder.drops == ["syn-on-synchronized"]
         s.recv("S seq=b+100 mss=1000")
         s.expect("S. seq=a-1 ack=b+101 *")
+
+    def test_SYN_RECEIVED_nothing_else_of_that_syn_is_looked_at(self) -> None:
+        s = syn_received()
+        s.recv("S. seq=b+100 ack=a mss=1000 len=10")
+        s.expect_state(State.CLOSED)
+        s.silent()
+        assert s.recorder.drops == ["syn-on-synchronized"]
+        assert s.recorder.closed_reasons == ["replaced"]
 
 
 class TestGeneration:

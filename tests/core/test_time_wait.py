@@ -12,6 +12,7 @@ from support.states import established, time_wait
 from utcp.core.config import Config
 from utcp.core.engine import Engine
 from utcp.core.states import State
+from utcp.core.time_wait import expire_time_wait
 from utcp.wire.seq import seq_gt
 
 JUST = 1e-9
@@ -258,6 +259,7 @@ class TestNewIncarnation:
         s.expect(". seq=a+1 ack=b+1")
         s.recv("S seq=b+2 mss=1000")
         s.silent()
+        assert s.engine.counters.accept_overflows == 1
         assert s.engine.states()[State.TIME_WAIT] == 1
 
     @pytest.mark.parametrize("text", ["S. seq=b-1 ack=a", "S. seq=b+2 ack=a+1", "SF. seq=b+2 ack=a+1"])
@@ -523,3 +525,105 @@ def test_the_window_of_an_answer_is_the_last_one_advertised() -> None:
     s.recv("F. seq=b+1000 ack=a+1")
     (answer,) = s.take()
     assert answer.seg.wnd == last.seg.wnd > 0
+    assert not answer.retransmission
+
+
+@pytest.mark.parametrize("b_iss", [0xFFFFFF00, 0x7FFFFF00], ids=["wraps", "signed"])
+def test_the_window_of_an_answer_across_the_wrap(b_iss: int) -> None:
+    """An odd number of bytes, no scale."""
+    s = time_wait(Config(receive_buffer=5001, window_scaling=False), b_iss=b_iss)
+    s.recv("F. seq=b ack=a+1")
+    assert s.expect(". seq=a+1 ack=b+1").seg.wnd == 5000
+    s = time_wait(Config(receive_buffer=5002, window_scaling=False), b_iss=b_iss)
+    s.recv("F. seq=b ack=a+1")
+    assert s.expect(". seq=a+1 ack=b+1").seg.wnd == 5001
+
+
+def test_an_old_SND_NXT_of_zero_is_a_number_like_any_other() -> None:
+    s = time_wait(passive=True, a_iss=0xFFFFFFFE)
+    assert s.seq("a+1") == 0
+    s.recv("S seq=b+1000 mss=1000")
+    assert [out.seg.ack for out in s.take()] == [s.seq("b+1001")]
+    assert s.engine.counters.time_wait_reused == 1
+
+
+@pytest.mark.parametrize("options", ["", TS])
+def test_answers_of_one_instant_leave_together(options: str) -> None:
+    """Each is as long as it says, in one train."""
+    s = waiting(options=options)
+    wait_on(s, 77) if not options else None
+    with s.together():
+        for _ in range(3):
+            s.engine.receive(s.path, s.segment("F. seq=b ack=a+1").to_bytes(), s.now)
+    for _ in range(3):
+        s.expect(". seq=a+1 ack=b+1")
+
+
+def test_an_answer_and_a_reset_share_a_train_the_short_one_last() -> None:
+    """Neither is of a connection: both are NOBODY's."""
+    s = waiting(options=TS)
+    repeated, stray = s.segment("F. seq=b ack=a+1"), s.segment(". seq=5 ack=6 nots", port=99)
+    s.engine.receive(s.path, repeated.to_bytes(), s.now)
+    s.engine.receive(s.path, stray.to_bytes(), s.now)
+    (train,) = s.engine.transmit(s.now)
+    assert [len(datagram) for datagram in train.datagrams()] == [32, 20]
+    s = waiting()
+    s.engine.receive(s.path, s.segment("F. seq=b ack=a+1").to_bytes(), s.now)
+    s.engine.receive(s.path, stray.to_bytes(), s.now)
+    (train,) = s.engine.transmit(s.now)
+    assert [len(datagram) for datagram in train.datagrams()] == [20, 20]
+
+
+def test_answers_that_are_suppressed_are_counted() -> None:
+    s = waiting(Config(challenge_ack_limit=0))
+    for _ in range(3):
+        s.recv("S seq=b-100 mss=1000")
+        s.silent()
+    assert s.engine.counters.challenge_acks_suppressed == 3
+    s.recv("P. seq=b ack=a+1 len=1")
+    s.expect(". seq=a+1 ack=b+1")
+    assert s.engine.counters.challenge_acks_suppressed == 3
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 7])
+def test_no_more_than_so_many_expire_in_one_call(limit: int) -> None:
+    """A bound on the pause; the call says whether there may be more."""
+    s = Script(Config(msl=10))
+    s.listen()
+    for port in range(1, 6):
+        wait_on(s, port)
+    s.now += 20_000_000_000
+    s.engine.stack.now = s.now
+    left = 5
+    while left > 0:
+        more = expire_time_wait(s.engine.stack, limit)
+        assert more == (left >= limit)
+        left = max(left - limit, 0)
+        assert s.engine.states().get(State.TIME_WAIT, 0) == left
+    assert not expire_time_wait(s.engine.stack, limit)
+    assert s.recorder.timers.count("2msl") == 5
+
+
+@pytest.mark.parametrize("port", [1000, 40_000])
+def test_the_end_is_told_to_the_path_it_was_on(port: int) -> None:
+    """Whatever its number and the ports: a path with no user is given up."""
+    s = Script(Config(msl=10), a_port=port)
+    paths = [s.path] + [s.engine.path(("10.0.0.1", 9000), (f"10.0.0.{n}", 9000)) for n in (3, 4, 5)]
+    assert paths == [0, 1, 2, 3]
+    s.listen()
+    for path in paths:
+        s.recv("S seq=b-1 mss=1000", path=path)
+        s.expect("S. seq=a-1 ack=b *", path=path)
+        s.recv(". seq=b ack=a", path=path)
+        s.accept().close(s.now)
+        with s.together():
+            pass
+        s.expect("F. seq=a ack=b", path=path)
+        s.recv("F. seq=b ack=a+1", path=path)
+        s.expect(". seq=a+1 ack=b+1", path=path)
+    users = [path.users for path in s.engine.stack.paths.paths if path is not None]
+    assert users == [1, 1, 1, 1]
+    s.silent_for(20)
+    users = [path.users for path in s.engine.stack.paths.paths if path is not None]
+    assert users == [0] * len(users)
+    assert s.engine.states().get(State.TIME_WAIT, 0) == 0

@@ -91,8 +91,6 @@ def adopt(tcb: Tcb) -> None:
 def become_orphan(tcb: Tcb) -> bool:
     """The user has let go. False if there are too many orphans: then this one, the newest, must be reset (Linux
     tcp_max_orphans)."""
-    if tcb.orphan:
-        return True
     tcb.orphan = True
     tcb.stack.orphans += 1
     return tcb.stack.orphans <= tcb.stack.policy.max_orphans
