@@ -627,3 +627,25 @@ def test_the_end_is_told_to_the_path_it_was_on(port: int) -> None:
     users = [path.users for path in s.engine.stack.paths.paths if path is not None]
     assert users == [0] * len(users)
     assert s.engine.states().get(State.TIME_WAIT, 0) == 0
+
+
+def test_with_drop_syn_fin_a_plain_syn_still_opens_anew() -> None:
+    s = waiting(Config(drop_syn_fin=True))
+    s.recv("SF seq=b+1000 mss=1000")
+    s.silent()
+    s.expect_state(State.TIME_WAIT)
+    s.recv("S seq=b+1000 mss=1000")
+    assert [out.seg.ack for out in s.take()] == [s.seq("b+1001")]
+
+
+def test_an_answer_to_old_data_uses_the_clock_too() -> None:
+    """The next incarnation's first timestamp must be newer than any that the peer has seen."""
+    s = time_wait(options=TS)
+    s.advance(1)
+    s.recv("P. seq=b-10 ack=a len=10")
+    s.expect(". seq=a+1 ack=b+1")
+    with pytest.raises(OSError, match="in use"):
+        s.connect()
+    s.advance(0.001)
+    s.connect()
+    s.expect("S *")

@@ -109,7 +109,6 @@ def _release(tcb: Tcb) -> None:
     tcb.held = 0
     tcb.reassembly = None
     tcb.recovery = None
-    tcb.ack_now = False
     tcb.dup_acks_due = 0
 
 
