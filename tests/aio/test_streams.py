@@ -212,6 +212,59 @@ async def test_a_plain_callback_may_take_the_streams() -> None:
         writer.close()
 
 
+async def test_there_is_nothing_to_wait_for_once_the_peer_has_everything() -> None:
+    """The peer closed after us: when we close, its TCP has all that we wrote, and our FIN."""
+    async with serving_streams(echo) as port:
+        reader, writer = await utcp.open_connection(HOST, port)
+        writer.write(b"hello")
+        writer.write_eof()
+        assert await reader.read() == b"hello"
+        writer.close()
+        waiting = writer.wait_closed()
+        with pytest.raises(StopIteration):
+            waiting.send(None)
+        assert (await writer.transport.closed()).reason == "graceful"
+
+
+async def test_waiting_for_the_end_does_not_end_before_the_peer_has_everything() -> None:
+    async with serving_streams(echo) as port:
+        _, writer = await utcp.open_connection(HOST, port)
+        writer.write(b"hello")
+        writer.close()
+        waiting = asyncio.ensure_future(writer.wait_closed())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        await waiting
+        assert writer.transport._channel.conn.fin_acked
+
+
+async def test_writers_that_gave_up_waiting_are_forgotten() -> None:
+    config = utcp.Config(receive_buffer=10_000)
+    held: list[utcp.StreamWriter] = []
+    async with serving_streams(lambda _, theirs: held.append(theirs), config=config) as port:
+        _, writer = await utcp.open_connection(HOST, port)
+        writer.write(bytes(1_000_000))
+        for _ in range(10):
+            draining = asyncio.ensure_future(writer.drain())
+            await asyncio.sleep(0)
+            assert not draining.done()
+            draining.cancel()
+            await asyncio.wait([draining])
+        assert len(writer._protocol._drain_waiters or ()) == 1
+        draining = asyncio.ensure_future(writer.drain())
+        await asyncio.sleep(0)
+        await until(lambda: bool(held))
+        held[0].transport.abort()
+        with pytest.raises(ConnectionResetError):
+            await draining
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_that_makes_no_sense(limit: int) -> None:
+    with pytest.raises(ValueError, match="Limit cannot be <= 0"):
+        utcp.StreamReader(limit)
+
+
 async def test_a_writer_that_nobody_holds_any_more_is_closed_with_a_warning() -> None:
     accepted = Accepted()
     async with serving(accepted) as port:

@@ -137,7 +137,7 @@ def _own_endpoint(sock: socket.socket) -> Endpoint:
         raise
 
 
-def _client_endpoint(loop: asyncio.AbstractEventLoop, family: int) -> Endpoint:
+def client_endpoint(loop: asyncio.AbstractEventLoop, family: int) -> Endpoint:
     """The UDP socket that all clients of this loop share; it closes with the loop."""
     clients = endpoints_of(loop).clients
     host = host_of(loop)
@@ -183,7 +183,7 @@ async def _connect(
     local: Address | None = None
     try:
         if endpoint is None:
-            endpoint = _client_endpoint(loop, address.family)
+            endpoint = client_endpoint(loop, address.family)
         if locals_ is not None:
             local = _local_for(host_of(loop), address.family, locals_)
     except OSError as error:

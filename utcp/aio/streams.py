@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import weakref
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
+from utcp.aio.addresses import literal
+from utcp.aio.attempt import attempt
 from utcp.aio.close_info import CloseInfo
-from utcp.aio.connecting import create_connection
+from utcp.aio.connecting import client_endpoint, create_connection
 from utcp.aio.server import Server, create_server
 from utcp.aio.transport import Transport
 
 if TYPE_CHECKING:
     import ssl
 
+    from utcp.aio.endpoint import Endpoint
+
 ClientConnected = Callable[["StreamReader", "StreamWriter"], Awaitable[None] | None]
+Waiters = list[asyncio.Future[None]]
 
 DEFAULT_LIMIT = 2**16  # 64 KiB, as asyncio
 
@@ -28,16 +32,25 @@ class StreamReader(asyncio.StreamReader):
     """
 
     if TYPE_CHECKING:  # asyncio's, which typeshed does not tell of
-        _buffer: bytearray
-        _eof: bool
-        _loop: asyncio.AbstractEventLoop
-        _paused: bool
-        _waiter: asyncio.Future[None] | None
-        _transport: Transport | None
 
         def _maybe_resume_transport(self) -> None: ...
 
+    # asyncio's attributes; those that many a connection never changes are the class's
+    _eof: bool = False
+    _paused: bool = False
+    _waiter: asyncio.Future[None] | None = None
+    _transport: Transport | None = None
+
+    _exception: Exception | None = None  # stays None: asyncio's methods raise it before they look into the buffer
     _failure: Exception | None = None
+
+    def __init__(self, limit: int = DEFAULT_LIMIT, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        # Not super().__init__(), which would set all of them, and more, for each connection
+        if limit <= 0:
+            raise ValueError("Limit cannot be <= 0")
+        self._limit = limit
+        self._loop = asyncio.get_running_loop() if loop is None else loop
+        self._buffer = bytearray()
 
     def exception(self) -> Exception | None:
         return self._failure
@@ -98,29 +111,26 @@ class StreamReader(asyncio.StreamReader):
         return self._loop.create_future()
 
 
-def _nobody() -> None:
-    """In place of a weak reference to a reader."""
+class StreamReaderProtocol(asyncio.Protocol):
+    """Between a transport and a StreamReader; what a StreamWriter waits on.
 
-
-class StreamReaderProtocol(asyncio.StreamReaderProtocol):
-    """Between a transport and a StreamReader.
-
-    Nothing of asyncio's own is called on the way of a connection that comes and goes: its future for ``wait_closed``
-    is made for those who wait, and its attributes that hardly ever change are here the class's.
+    Not asyncio's: that has a future, a weak reference, a queue of waiters and a finalizer for each connection. It is
+    its own factory, when it is called.
     """
 
-    if TYPE_CHECKING:
-        _stream_reader: StreamReader | None
-        _paused: bool
-
-    _connection_lost = False
-    _reject_connection = False
-    _over_ssl = False
-    _stream_writer: asyncio.StreamWriter | None = None
-    _transport: Transport | None = None
-    _task: asyncio.Task[None] | None = None
-    _error: Exception | None = None  # that connection_lost came with
-    _close_waiters: list[asyncio.Future[None]] | None = None
+    __slots__ = (
+        "_client_connected_cb",
+        "_close_waiters",
+        "_connection_lost",
+        "_drain_waiters",
+        "_error",
+        "_loop",
+        "_over_ssl",
+        "_paused",
+        "_stream_reader",
+        "_task",
+        "_transport",
+    )
 
     def __init__(
         self,
@@ -129,57 +139,58 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop() if loop is None else loop
-        self._stream_reader_wr: Callable[[], StreamReader | None] = _nobody
-        if stream_reader is not None:
-            self._stream_reader_wr = weakref.ref(stream_reader)
-        # Until there is a connection nobody else holds a server's reader
-        self._strong_reader = None if client_connected_cb is None else stream_reader
+        self._stream_reader = stream_reader
         self._client_connected_cb = client_connected_cb
+        self._transport: Transport | None = None
+        self._task: asyncio.Task[None] | None = None  # the handler's
+        self._over_ssl = False
         self._paused = False
-        self._drain_waiters: list[asyncio.Future[None]] = []
+        self._connection_lost = False
+        self._error: Exception | None = None  # that connection_lost came with
+        self._drain_waiters: Waiters | None = None
+        self._close_waiters: Waiters | None = None
+
+    def __call__(self) -> StreamReaderProtocol:
+        return self
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, Transport)
-        self._transport = transport
-        self._note_half_close()
-        reader = self._stream_reader_wr()
-        if reader is not None:
-            reader._transport = transport
+        reader = self._stream_reader
+        self._set_transport(transport)
         connected = self._client_connected_cb
         if connected is None:
             return
         assert reader is not None
-        self._strong_reader = None
         result = connected(reader, StreamWriter(transport, self, reader, self._loop))
-        if asyncio.iscoroutine(result):
-            self._task = self._loop.create_task(result)
-            self._task.add_done_callback(functools.partial(_handler_done, self._loop, transport))
+        if type(result) is CoroutineType or asyncio.iscoroutine(result):
+            self._task = task = self._loop.create_task(result)
+            task.add_done_callback(self._handler_done, context=transport._channel.context)  # else it makes a copy
 
     def data_received(self, data: bytes) -> None:
-        reader = self._stream_reader_wr()
+        reader = self._stream_reader
         if reader is not None:
             reader.feed_data(data)
 
     def eof_received(self) -> bool:
-        reader = self._stream_reader_wr()
+        reader = self._stream_reader
         if reader is not None:
             reader.feed_eof()
         return not self._over_ssl
 
     def connection_lost(self, exc: Exception | None) -> None:
-        reader = self._stream_reader_wr()
+        reader = self._stream_reader
+        self._connection_lost = True
         if exc is not None:
             self._error = exc
             self._tell_of_error(reader, exc)
-        elif reader is not None:
+        elif reader is not None and not reader._eof:
             reader.feed_eof()
-        self._connection_lost = True
-        closing, self._close_waiters = self._close_waiters, None
-        for waiter in (*self._drain_waiters, *(closing or ())):
-            self._settle(waiter)
-        self._stream_reader_wr = _nobody
+        if self._drain_waiters is not None:
+            self._settle(self._drain_waiters)
+        if self._close_waiters is not None:
+            self._settle(self._close_waiters)
+        self._stream_reader = None
         self._task = None
-        self._transport = None
 
     def _tell_of_error(self, reader: StreamReader | None, exc: Exception) -> None:
         if reader is None:
@@ -189,48 +200,68 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
             reader.feed_data(rest)
         reader.set_exception(exc)
 
-    def _get_close_waiter(self, stream: asyncio.StreamWriter) -> asyncio.Future[None]:
-        """A future for each who waits: that one is cancelled is nobody else's loss, who waits too or will."""
-        waiter: asyncio.Future[None] = self._loop.create_future()
+    # Flow control
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self._drain_waiters is not None:
+            self._settle(self._drain_waiters)
+
+    async def _drain_helper(self) -> None:
         if self._connection_lost:
-            self._settle(waiter)
-        else:
-            self._close_waiters = [one for one in self._close_waiters or () if not one.done()]
-            self._close_waiters.append(waiter)
+            raise ConnectionResetError("Connection lost")
+        if not self._paused:
+            return
+        self._drain_waiters, waiter = self._one_more(self._drain_waiters)
+        await waiter
+
+    # The end
+
+    def _get_close_waiter(self, stream: asyncio.StreamWriter) -> asyncio.Future[None]:
+        self._close_waiters, waiter = self._one_more(self._close_waiters)
+        if self._connection_lost:
+            self._settle(self._close_waiters)
         return waiter
 
-    def _settle(self, waiter: asyncio.Future[None]) -> None:
-        if waiter.done():
-            return
-        if self._error is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(self._error)
-            waiter.exception()  # whoever waits may be cancelled before it hears: no complaint then
+    def _one_more(self, waiters: Waiters | None) -> tuple[Waiters, asyncio.Future[None]]:
+        """A future for each who waits: that one is cancelled is nobody else's loss, who waits too or will."""
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        if waiters is None:
+            return [waiter], waiter
+        return [*(one for one in waiters if not one.done()), waiter], waiter
 
-    def __del__(self) -> None:
-        """asyncio's looks after the future that it makes for each connection."""
+    def _settle(self, waiters: Waiters) -> None:
+        """What they wait for has happened, or never will."""
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if self._error is None:
+                waiter.set_result(None)
+            else:
+                waiter.set_exception(self._error)
+                waiter.exception()  # whoever waits may be cancelled before it hears: no complaint then
+        waiters.clear()
 
-    def replace_transport(self, transport: Transport) -> None:
-        """Go on over ``transport``, which has TLS."""
+    def _handler_done(self, task: asyncio.Task[None]) -> None:
+        transport = self._transport
+        assert transport is not None
+        if task.cancelled():
+            transport.close()
+        elif (error := task.exception()) is not None:
+            message = "Unhandled exception in client_connected_cb"
+            self._loop.call_exception_handler({"message": message, "exception": error, "transport": transport})
+            transport.close()
+
+    def _set_transport(self, transport: Transport) -> None:
+        """Go on over ``transport``: the first, or one that has TLS."""
         self._transport = transport
-        self._note_half_close()
+        # asyncio's ``eof_received`` closes what it takes for TLS: right for those versions that have no half-close
+        self._over_ssl = type(transport) is not Transport and not transport.can_write_eof()
         if self._stream_reader is not None:
             self._stream_reader._transport = transport
-
-    def _note_half_close(self) -> None:
-        """asyncio's ``eof_received`` closes what it takes for TLS: right for those versions that have no half-close."""
-        assert self._transport is not None
-        self._over_ssl = not self._transport.can_write_eof()
-
-
-def _handler_done(loop: asyncio.AbstractEventLoop, transport: Transport, task: asyncio.Task[None]) -> None:
-    if task.cancelled():
-        transport.close()
-    elif (error := task.exception()) is not None:
-        message = "Unhandled exception in client_connected_cb"
-        loop.call_exception_handler({"message": message, "exception": error, "transport": transport})
-        transport.close()
 
 
 class StreamWriter(asyncio.StreamWriter):
@@ -256,6 +287,24 @@ class StreamWriter(asyncio.StreamWriter):
     @property
     def transport(self) -> Transport:
         return self._transport
+
+    async def drain(self) -> None:
+        """As asyncio's, without a coroutine more where there is nothing to wait for."""
+        reader = self._reader
+        if reader is not None and (error := reader.exception()) is not None:
+            raise error
+        if self._transport.is_closing():
+            await asyncio.sleep(0)  # connection_lost may be due, and the error is to come from it
+        protocol = self._protocol
+        if protocol._paused or protocol._connection_lost:
+            await protocol._drain_helper()
+
+    async def wait_closed(self) -> None:
+        """Wait until the peer's TCP has acknowledged every byte and our FIN; raises what ended it before."""
+        transport = self._transport
+        if type(transport) is Transport and transport._channel.delivered():
+            return  # connection_lost(None) will come, but there is nothing left to wait for
+        await self._protocol._get_close_waiter(self)
 
     async def lingering_close(self, timeout: float) -> CloseInfo:
         """As the transport's, in place of ``close`` and ``wait_closed``: RFC 9112 9.6 has HTTP servers do it."""
@@ -283,19 +332,34 @@ class StreamWriter(asyncio.StreamWriter):
             ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        protocol.replace_transport(self._transport)
+        protocol._set_transport(self._transport)
 
 
 async def open_connection(
-    host: str | None = None, port: int | str | None = None, *, limit: int = DEFAULT_LIMIT, **kwds: Any
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = DEFAULT_LIMIT,
+    endpoint: Endpoint | None = None,
+    udp_port: int | None = None,
+    **kwds: Any,
 ) -> tuple[StreamReader, StreamWriter]:
     """As ``asyncio.open_connection``, with the arguments of ``utcp.create_connection``."""
     loop = asyncio.get_running_loop()
     reader = StreamReader(limit=limit, loop=loop)
     protocol = StreamReaderProtocol(reader, loop=loop)
-    endpoint = kwds.pop("endpoint", None)
-    connect = create_connection if endpoint is None else endpoint.create_connection
-    transport, _ = await connect(lambda: protocol, host, port, **kwds)
+    known = None if kwds else literal(host, port, 0 if endpoint is None else endpoint.family)
+    if known is None:
+        transport, _ = await create_connection(protocol, host, port, udp_port=udp_port, endpoint=endpoint, **kwds)
+    else:
+        # Nothing to look up, to choose or to race, as mostly: each coroutine less is an object less to collect
+        if endpoint is None:
+            endpoint = client_endpoint(loop, known.family)
+        where = known.at(known.port if udp_port is None else udp_port)
+        outcome = await attempt(endpoint, protocol, where, known.port, None, None)
+        if isinstance(outcome, OSError):
+            raise outcome
+        transport, _ = outcome
     return reader, StreamWriter(transport, protocol, reader, loop)
 
 

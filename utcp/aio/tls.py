@@ -135,9 +135,7 @@ def _positive(name: str, seconds: float | None, default: float) -> float:
 
 def _unread(protocol: object) -> bytes:
     """Take what a StreamReader holds."""
-    if not isinstance(protocol, asyncio.StreamReaderProtocol):
-        return b""
-    reader: Any = protocol._stream_reader  # type: ignore[attr-defined]
+    reader: Any = getattr(protocol, "_stream_reader", None)  # ours and asyncio's StreamReaderProtocol have it
     if reader is None:
         return b""
     data = bytes(reader._buffer)
