@@ -24,8 +24,8 @@ class Network(UdpSocket):
 
     dead = False
 
-    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
-        return len(payload) if self.dead else super().send(payload, segment_size, local, peer)
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
+        return len(payload) if self.dead else super().send(payload, segment_size, local, peer, ecn)
 
 
 class Timers(utcp.Observer):

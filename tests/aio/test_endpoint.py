@@ -281,13 +281,13 @@ class Congested:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
         self.calls += 1
         if not self.is_open:
             return 0
         # Half at a time: the rest of a train has to follow
         size = max(segment_size, len(payload) // 2 // segment_size * segment_size)
-        return self.inner.send(payload[:size], segment_size, local, peer)
+        return self.inner.send(payload[:size], segment_size, local, peer, ecn)
 
     def wait_writable(self, writable: Callable[[], None] | None) -> None:
         self.writable = writable

@@ -76,7 +76,7 @@ SWITCHES = {
 }
 OPTIONAL = {"connect_timeout", "user_timeout", "linger", "max_segment_size", "receive_buffer"}
 NUMBERS = {**SECONDS, **COUNTS}
-OTHERS = {"congestion_control": "cubic"}
+OTHERS = {"congestion_control": "cubic", "ecn": "passive"}
 
 
 def config(name: str, value: object) -> Config:
@@ -133,6 +133,16 @@ def test_switches_are_bools(name: str) -> None:
     assert getattr(config(name, not SWITCHES[name]), name) is not SWITCHES[name]
 
 
+def test_ecn_is_a_bool_or_passive() -> None:
+    """... and Linux's number for it in the end."""
+    assert [policy_of(Config(ecn=choice)).ecn for choice in (False, True, "passive")] == [0, 1, 2]
+    for other in (0, 1, 2, None):
+        with pytest.raises(TypeError, match=rf"^ecn: {other} is neither a bool nor a str$"):
+            config("ecn", other)
+    with pytest.raises(ValueError, match=r"^ecn: 'on' is not in \[False, True, 'passive'\]$"):
+        config("ecn", "on")
+
+
 @pytest.mark.parametrize("name", NUMBERS)
 def test_none_where_it_says_so(name: str) -> None:
     if name in OPTIONAL:
@@ -179,8 +189,10 @@ def test_policy_has_every_field(name: str) -> None:
     if name in SECONDS:
         changed = 0.25 if name != "rto_max" else 1.25
         expected = round(changed * 1_000_000_000)
-    elif name in OTHERS:
+    elif name == "congestion_control":
         changed, expected = "reno", NewReno
+    elif name == "ecn":
+        changed, expected = True, 1
     elif name in COUNTS:
         changed = expected = 110
     else:

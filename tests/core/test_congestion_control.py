@@ -175,6 +175,7 @@ class TestAcks:
             "sent_at_total": 0,
             "window_limited": True,
             "in_recovery": False,
+            "ece": False,
         }
         assert (second["acked"], second["flight"], second["delivered_total"]) == (6000, 6000, 10_000)
         assert (second["rtt"], second["rate"]) == (120_000_000, 10_000 * 10**9 // 120_000_000)

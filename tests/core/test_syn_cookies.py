@@ -46,6 +46,27 @@ class Flooded:
             pass
 
 
+@pytest.mark.parametrize(
+    ("server", "client", "used"),
+    [
+        ({}, {"ecn": True}, True),
+        ({}, {"ecn": True, "sack": False, "window_scaling": False}, True),
+        ({}, {}, False),
+        ({}, {"ecn": True, "timestamps": False}, False),  # nowhere to keep it
+        ({"ecn": False}, {"ecn": True}, False),
+    ],
+)
+def test_ecn_is_remembered_by_the_timestamp(server: dict[str, Any], client: dict[str, Any], used: bool) -> None:
+    f = Flooded(Config(**server), Config(**client))
+    conn = f.client.connect(f.out, 80, f.now)
+    f.exchange()
+    assert f.server.counters.syn_cookies_accepted == 1
+    child = f.listener.accept()
+    assert child is not None
+    assert (child.info().ecn, conn.info().ecn) == (used, used)
+    assert (child.info().sack, child.info().snd_wscale) == (conn.info().sack, conn.info().rcv_wscale)
+
+
 @pytest.mark.parametrize("options", [{}, {"timestamps": False}, {"window_scaling": False}, {"sack": False}])
 def test_an_honest_client_gets_through_with_its_options(options: dict[str, Any]) -> None:
     f = Flooded(client=Config(max_segment_size=1000, **options))

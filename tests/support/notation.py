@@ -7,6 +7,8 @@ names may be given with their values. Examples:
     P. seq=b ack=a+10 len=20
     . seq=a ack=b sack=b+10:b+20,b+40:b+50 wnd=5000
 
+`ect`, `ect1` and `ce` are the ECN field of the IP header, which is 0 otherwise.
+
 In what is expected, `mss=*`, `ws=*`, `ts=*/5` take any value, and a lone `*` takes any options.
 """
 
@@ -20,6 +22,7 @@ from utcp.wire.segment import Segment, flag_text
 from utcp.wire.seq import seq_sub
 
 FLAGS = {"S": w.SYN, "F": w.FIN, "R": w.RST, "P": w.PSH, "U": w.URG, "E": w.ECE, "W": w.CWR, ".": w.ACK}
+ECN = {"ect": 2, "ect1": 1, "ce": 3}
 NUMBER = re.compile(r"([A-Za-z_]*)([+-]?\d+)?")
 ANY = "*"
 
@@ -41,6 +44,7 @@ class Pattern:
     nots: bool = False
     any_options: bool = False
     sack: list[tuple[int, int]] = field(default_factory=list)
+    ecn: int = 0
 
 
 def number(text: str, names: dict[str, int]) -> int:
@@ -67,6 +71,8 @@ def parse_pattern(text: str, names: dict[str, int]) -> Pattern:
             setattr(pattern, key, ANY if value == ANY else int(value))
         elif key == "sackok":
             pattern.sackok = value or True
+        elif key in ECN:
+            pattern.ecn = ECN[key]
         elif key == "nots":
             pattern.nots = True
         elif key == "ts":
@@ -80,7 +86,7 @@ def parse_pattern(text: str, names: dict[str, int]) -> Pattern:
     return pattern
 
 
-def differences(pattern: Pattern, seg: Segment, names: dict[str, int], *, ts_expected: bool) -> list[str]:
+def differences(pattern: Pattern, seg: Segment, names: dict[str, int], *, ts_expected: bool, ecn: int = 0) -> list[str]:
     """Where a segment is not what the pattern says. Options that are not mentioned must be absent, except for
     timestamps where ``ts_expected``: those must be there, with any value."""
     found: list[str] = []
@@ -97,6 +103,7 @@ def differences(pattern: Pattern, seg: Segment, names: dict[str, int], *, ts_exp
     compare("wnd", seg.wnd, pattern.wnd)
     compare("len", seg.data_len, pattern.len)
     compare("urg", seg.urg, pattern.urg or 0)
+    compare("ECN field", ecn, pattern.ecn)
     if pattern.any_options:
         return found
     compare("mss", seg.mss, pattern.mss)
@@ -110,7 +117,7 @@ def differences(pattern: Pattern, seg: Segment, names: dict[str, int], *, ts_exp
     return found
 
 
-def text_of(seg: Segment, names: dict[str, int]) -> str:
+def text_of(seg: Segment, names: dict[str, int], ecn: int = 0) -> str:
     """The segment in the notation."""
     words = [flag_text(seg.flags), f"seq={relative(seg.seq, names)}"]
     if seg.flags & w.ACK:
@@ -128,6 +135,7 @@ def text_of(seg: Segment, names: dict[str, int]) -> str:
         words.append("sackok")
     if seg.ts:
         words.append(f"ts={seg.ts_val}/{seg.ts_ecr}")
+    words += [word for word, field in ECN.items() if field == ecn]
     if seg.sack:
         words.append("sack=" + ",".join(relative_block(block, names) for block in seg.sack))
     return " ".join(words)

@@ -55,12 +55,14 @@ def ns(seconds: float) -> int:
 
 @dataclass
 class Sent:
-    """A segment that A sent: when, on which path, and whether the engine called it a retransmission."""
+    """A segment that A sent: when, on which path, whether the engine called it a retransmission, and the ECN field of
+    its IP header."""
 
     at: int
     path: int
     seg: Segment
     retransmission: bool
+    ecn: int
 
 
 class Recorder(Observer):
@@ -172,15 +174,16 @@ class Script:
         """A segment arrives. Data is zeros of the given ``len`` unless it is given."""
         self._require_silence(f"before < {text}")
         seg = self.segment(text, data, port=port)
-        self.note(f"< {text_of(seg, self.names)}")
-        self.engine.receive(self.path if path is None else path, seg.to_bytes(), self.now)
+        ecn = parse_pattern(text, self.names).ecn
+        self.note(f"< {text_of(seg, self.names, ecn)}")
+        self.engine.receive(self.path if path is None else path, seg.to_bytes(), self.now, ecn=ecn)
         self._settle()
 
-    def recv_bytes(self, datagram: bytes, segment_size: int = 0) -> None:
+    def recv_bytes(self, datagram: bytes, segment_size: int = 0, ecn: int = 0) -> None:
         """Any bytes arrive."""
         self._require_silence("before garbage")
         self.note(f"< {len(datagram)} bytes")
-        self.engine.receive(self.path, datagram, self.now, segment_size)
+        self.engine.receive(self.path, datagram, self.now, segment_size, ecn)
         self._settle()
 
     def segment(self, text: str, data: bytes | None = None, *, port: int | None = None) -> Segment:
@@ -229,7 +232,7 @@ class Script:
         pattern = parse_pattern(text, self.names)
         if data is not None:
             pattern.len = len(data)
-        wrong = differences(pattern, sent.seg, self.names, ts_expected=self.ts)
+        wrong = differences(pattern, sent.seg, self.names, ts_expected=self.ts, ecn=sent.ecn)
         if sent.seg.dst_port != (self.b_port if port is None else port) or sent.seg.src_port != self.a_port:
             wrong.append(f"ports: {sent.seg.src_port} > {sent.seg.dst_port}")
         if sent.path != (self.path if path is None else path):
@@ -387,21 +390,21 @@ class Script:
         """Collect what A sends now, and check the engine's invariants."""
         if self._holding:
             return
-        datagrams = [(t.path, d) for t in self.engine.transmit(self.now) for d in t.datagrams()]
+        datagrams = [(t.path, t.ecn, d) for t in self.engine.transmit(self.now) for d in t.datagrams()]
         told = dict(self.recorder.sent)
         self._count(len(datagrams))
-        assert sorted(d for _, d in datagrams) == sorted(d for d, _ in self.recorder.sent), self.failure(
+        assert sorted(d for *_, d in datagrams) == sorted(d for d, _ in self.recorder.sent), self.failure(
             "what leaves is not what the observer was told"
         )
         self.recorder.sent.clear()
-        for path, datagram in datagrams:
+        for path, ecn, datagram in datagrams:
             seg = decode(datagram)
             if seg.flags & w.RST:
                 self.resets += 1
                 assert not told[datagram], self.failure("a RST is no retransmission")
             assert seg.flags & w.ACK or seg.ack == 0, self.failure("an acknowledgment number without ACK")
-            self._sent.append(Sent(self.now, path, seg, told[datagram]))
-            self.note(f"> {text_of(seg, self.names)}" + ("  (retransmission)" if told[datagram] else ""))
+            self._sent.append(Sent(self.now, path, seg, told[datagram], ecn))
+            self.note(f"> {text_of(seg, self.names, ecn)}" + ("  (retransmission)" if told[datagram] else ""))
             self._follow(seg)
         assert self.engine.counters.resets_out == self.resets, self.failure("resets are miscounted")
         assert not self.faults, self.failure("\n".join(self.faults))
@@ -429,7 +432,7 @@ class Script:
 
     def _require_silence(self, when: str) -> None:
         if self._sent:
-            segments = "\n".join(f"> {text_of(sent.seg, self.names)}" for sent in self._sent)
+            segments = "\n".join(f"> {text_of(sent.seg, self.names, sent.ecn)}" for sent in self._sent)
             self._sent.clear()
             raise AssertionError(self.failure(f"nobody expected, {when}:\n{segments}"))
 

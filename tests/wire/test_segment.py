@@ -209,7 +209,7 @@ def test_decode_names_the_fault() -> None:
         (w.RST | w.ACK, "R."),
         (w.ACK, "."),
         (0, "none"),
-        (w.URG | w.ECE | w.CWR | w.ACK, "UEW."),
+        (w.URG | w.ECE | w.CWR | w.ACK, ".UEW"),
     ],
 )
 def test_flag_text(flags: int, text: str) -> None:

@@ -47,6 +47,15 @@ MEMORY_KEPT: Final = 1 << 20  # bytes, see keep_freed_memory
 MAX_ROUTES: Final = 4096  # remembered
 MAX_RETRIES: Final = 8  # sends that report somebody else's error, in a row
 
+# Where the ECN field of a datagram that has come is; Linux and macOS call it by different names
+ECN_DATA: Final = frozenset(
+    {
+        (socket.IPPROTO_IP, socket.IP_TOS),
+        (socket.IPPROTO_IP, socket.IP_RECVTOS),
+        (socket.IPPROTO_IPV6, socket.IPV6_TCLASS),
+    }
+)
+
 # The outcomes of one system call
 SENT: Final = 0
 BLOCKED: Final = 1
@@ -54,12 +63,14 @@ SPLIT: Final = 2
 
 
 class Received(NamedTuple):
-    """A buffer of one or more segments from one peer; ``segment_size`` 0: one segment."""
+    """A buffer of one or more segments from one peer; ``segment_size`` 0: one segment. ``ecn``: the ECN field of their
+    IP headers (RFC 3168 5), 0 unless ``report_ecn`` was called."""
 
     data: bytes
     segment_size: int
     local: Address
     peer: Address
+    ecn: int = 0
 
 
 class PathReport(NamedTuple):
@@ -94,8 +105,12 @@ class Datagrams(Protocol):
     def receive(self) -> Received | None:
         """The next buffer, None if there is nothing now."""
 
-    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
-        """Send ``payload`` as segments of ``segment_size`` bytes (the last may be shorter), from ``local``.
+    def report_ecn(self) -> None:
+        """From now on ``receive`` shall tell the ECN field."""
+
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
+        """Send ``payload`` as segments of ``segment_size`` bytes (the last may be shorter), from ``local``, with the
+        ECN field ``ecn`` in their IP headers.
 
         Returns how many bytes were taken: fewer than all means that the network is congested. A segment that
         the system refuses counts as taken, it is lost.
@@ -126,7 +141,7 @@ class Datagrams(Protocol):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class UdpSocket:
-    """A UDP socket with batching (GSO, GRO), local addresses (IP_PKTINFO) and ICMP errors (IP_RECVERR).
+    """A UDP socket with batching (GSO, GRO), local addresses (IP_PKTINFO), ICMP errors (IP_RECVERR) and ECN (IP_TOS).
 
     Each of these is used where the system has it; ``gso=False`` and ``gro=False`` forbid the batching, so that
     every segment is a datagram of its own for captures and middleboxes.
@@ -134,6 +149,7 @@ class UdpSocket:
 
     __slots__ = (
         "_ancillary_size",
+        "_ecn",
         "_gso",
         "_gso_limits",
         "_loop",
@@ -173,6 +189,7 @@ class UdpSocket:
         self._reports: list[PathReport] = []
         self._send_calls = self._receive_calls = self._send_failures = 0
         self._ancillary_size = 0
+        self._ecn = False  # fields of datagrams are reported
         self._set_options(gro)
         keep_freed_memory()
 
@@ -233,21 +250,33 @@ class UdpSocket:
                 self._drain_errors()  # an ICMP error that is waiting; the next call works
                 continue
             self._receive_calls += 1
-            segment_size = 0
+            segment_size = ecn = 0
             local: Address | None = self.local
             for level, kind, value in ancillary:
                 if level == SOL_UDP and kind == UDP_GRO:
                     segment_size = int.from_bytes(value[:4], sys.byteorder)
+                elif self._ecn and (level, kind) in ECN_DATA:
+                    ecn = int.from_bytes(value, sys.byteorder) & 3  # a byte by IPv4, an int by IPv6
                 else:
                     local = self._local_address(level, kind, value)
             if local is None:
                 continue
             if len(peer) != 2:
                 peer = peer if peer[3] else peer[:2]
-            return Received(data, segment_size, local, peer)
+            return Received(data, segment_size, local, peer, ecn)
         return None
 
-    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
+    def report_ecn(self) -> None:
+        if self._ecn:
+            return
+        self._ecn = True
+        if self.family == socket.AF_INET:
+            self._enable(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+        else:
+            self._enable(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        self._ancillary_size += socket.CMSG_SPACE(4)
+
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
         size = len(payload)
         sent = 0
         while sent < size:
@@ -256,7 +285,7 @@ class UdpSocket:
                 count = min(count, self._batch_limit(segment_size, peer[0]))
             step = min(count * segment_size, size - sent)
             part = payload if step == size else payload[sent : sent + step]
-            outcome = self._send_one(part, segment_size if count > 1 else 0, local, peer)
+            outcome = self._send_one(part, segment_size if count > 1 else 0, local, peer, ecn)
             if outcome == BLOCKED:
                 break
             if outcome == SENT:
@@ -386,11 +415,13 @@ class UdpSocket:
         limit = self._gso_limits.get(host, MAX_SEND_SEGMENTS) if self._gso_limits else MAX_SEND_SEGMENTS
         return max(1, min(limit, MAX_SEND_BYTES // segment_size))
 
-    def _send_one(self, data: bytes, batch_size: int, local: Address, peer: Address) -> int:
+    def _send_one(self, data: bytes, batch_size: int, local: Address, peer: Address, ecn: int) -> int:
         """One system call, again when it reports somebody else's error. ``batch_size`` 0: a single datagram."""
         ancillary = self._source(local[0]) if self._wildcard else []
         if batch_size:
             ancillary = [*ancillary, (SOL_UDP, UDP_SEGMENT, struct.pack("=H", batch_size))]
+        if ecn:
+            ancillary = [*ancillary, _ecn_data(self.family, ecn)]
         failure = 0
         for _ in range(MAX_RETRIES):
             self._send_calls += 1
@@ -457,6 +488,14 @@ class UdpSocket:
                 local = (host, self.local[1]) if host and self._wildcard else self.local
                 self._reports.append(PathReport(kind, local, peer, mtu))
         return found
+
+
+def _ecn_data(family: int, ecn: int) -> tuple[int, int, bytes]:
+    """Ancillary data that puts ``ecn`` into the IP header."""
+    value = struct.pack("=i", ecn)
+    if family == socket.AF_INET:
+        return (socket.IPPROTO_IP, socket.IP_TOS, value)
+    return (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, value)
 
 
 def keep_freed_memory() -> None:

@@ -51,6 +51,7 @@ class Pump:
         "_conditions",
         "_context",
         "_datagrams",
+        "_ecn",
         "_path",
         "_path_of",
         "_path_until",
@@ -84,9 +85,10 @@ class Pump:
         self.protocol_class: type | None = None
         self.protocol_buffered = False
         self._datagrams = datagrams
+        self._ecn = False  # it reports ECN fields
         self._context = contextvars.copy_context()
         self._again: list[Channel] = []
-        self._blocked: list[tuple[bytes, int, Address, Address]] = []
+        self._blocked: list[tuple[bytes, int, int, Address, Address]] = []
         self._calls = 0  # user calls since the last transmission
         self._conditions: list[tuple[Callable[[], bool], Callable[[], object]]] = []
         self._path: Path | None = None  # of the last connection that we began, its peer, and how long it is good
@@ -222,8 +224,8 @@ class Pump:
             received = receive()
             if received is None:
                 break
-            data, segment_size, local, peer = received
-            engine.receive(engine.path(local, peer), data, now, segment_size)
+            data, segment_size, local, peer, ecn = received
+            engine.receive(engine.path(local, peer), data, now, segment_size, ecn)
             buffers += 1
             segments += -(-len(data) // segment_size) if segment_size else 1
             if buffers == segments == 1 and len(data) <= SMALL and self._hardly_busy(now):
@@ -313,19 +315,22 @@ class Pump:
         if self._blocked or not self.open:
             return
         engine = self.engine
+        if engine.uses_ecn and not self._ecn:
+            self._ecn = True
+            self._datagrams.report_ecn()
         for train in engine.transmit(now):
             addresses: Any = engine.path_addresses(train.path)
-            self._send(train.payload(), train.segment_size, *addresses)
+            self._send(train.payload(), train.segment_size, train.ecn, *addresses)
         if self._datagrams.has_reports:
             self._hear_errors()
 
-    def _send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> None:
-        sent = 0 if self._blocked else self._datagrams.send(payload, segment_size, local, peer)
+    def _send(self, payload: bytes, segment_size: int, ecn: int, local: Address, peer: Address) -> None:
+        sent = 0 if self._blocked else self._datagrams.send(payload, segment_size, local, peer, ecn)
         if sent < len(payload):
             if not self._blocked:
                 self.congestions += 1
                 self._datagrams.wait_writable(self._on_writable)
-            self._blocked.append((payload[sent:], segment_size, local, peer))
+            self._blocked.append((payload[sent:], segment_size, ecn, local, peer))
 
     def _hear_errors(self) -> None:
         """Tell the engine what ICMP or the system said."""

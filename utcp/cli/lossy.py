@@ -23,14 +23,14 @@ class LossySocket(UdpSocket):
         self._chance_out = random.Random(f"{seed} out")
         self._chance_in = random.Random(f"{seed} in")
 
-    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
         if not self._loss:
-            return super().send(payload, segment_size, local, peer)
+            return super().send(payload, segment_size, local, peer, ecn)
         taken = 0
         for segment in _split(payload, segment_size):
             if self._chance_out.random() < self._loss:
                 self._lost("lost_out", segment)
-            elif super().send(segment, len(segment), local, peer) < len(segment):
+            elif super().send(segment, len(segment), local, peer, ecn) < len(segment):
                 break
             taken += len(segment)
         return taken
@@ -39,7 +39,7 @@ class LossySocket(UdpSocket):
         while (received := super().receive()) is not None:
             if not self._loss:
                 return received
-            data, segment_size, local, peer = received
+            data, segment_size, local, peer, ecn = received
             kept = []
             for segment in _split(data, segment_size):
                 if self._chance_in.random() < self._loss:
@@ -47,7 +47,7 @@ class LossySocket(UdpSocket):
                 else:
                     kept.append(segment)
             if kept:
-                return Received(b"".join(kept), segment_size, local, peer)
+                return Received(b"".join(kept), segment_size, local, peer, ecn)
         return None
 
 

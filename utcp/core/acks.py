@@ -7,6 +7,7 @@ from mypy_extensions import i64
 from utcp.core.closing import on_fin_acked, on_flushed
 from utcp.core.congestion.window import on_acked, start_algorithm
 from utcp.core.deadlines import SWS_OVERRIDE, start_probe_timer, start_retransmission_timer
+from utcp.core.ecn import on_echo
 from utcp.core.handshake import establish
 from utcp.core.recovery import let_go, on_ack
 from utcp.core.recovery_state import open_scoreboard
@@ -15,7 +16,7 @@ from utcp.core.rtt import measure
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, SYN_RECEIVED
 from utcp.core.tcb import Tcb, mark_ready
-from utcp.wire.segment import SYN, Segment
+from utcp.wire.segment import ECE, SYN, Segment
 from utcp.wire.seq import MASK, seq_ge, seq_le, seq_lt, seq_sub
 
 
@@ -80,6 +81,8 @@ def process_ack(tcb: Tcb, seg: Segment) -> bool:
         elif r.runs.sacked > 0:
             tcb.tlp_at = NEVER  # RFC 8985 7.2: RACK is at work
     if acked == 0:
+        if seg.flags & ECE:
+            on_echo(tcb, flight)
         _update_window(tcb, seg)
         if (tcb.persist_at != NEVER or tcb.snd_wnd == 0) and not tcb.orphan:
             # The peer lives, its window may stay closed as long as it likes (MUST-37), also around what is in
@@ -114,6 +117,8 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64, flight: i64) -> bool:
         on_ack(tcb, r, seg, acked, flight, False)
     elif data > 0:
         on_acked(tcb, data, data, 0, flight, False, False)
+    if seg.flags & ECE and data > 0:
+        on_echo(tcb, flight)
     tcb.progress_at = tcb.stack.now
     tcb.rtx_count = 0
     # RFC 6298 5.2, 5.3

@@ -7,6 +7,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from utcp.core.acks import acknowledge_syn, check_ack, process_ack
+from utcp.core.ecn import agree_on_ecn
 from utcp.core.handshake import accept_options, start_receiving
 from utcp.core.listener import COOKIE, NO_OLD_INCARNATION, listen_arrives
 from utcp.core.paths import Path
@@ -34,6 +35,8 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
     seg = stack.seg
     stack.counters.segments_in += 1
     if stack.observer is not None:
+        if stack.ecn != 0:
+            stack.observer.ecn_field(stack.now, route.index, stack.ecn)
         stack.observer.segment_in(stack.now, route.index, buf[start:end])
     error = parse(seg, buf, start, end)
     if error != OK:
@@ -150,6 +153,8 @@ def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
 
 def _syn_again(tcb: Tcb, seg: Segment) -> None:
     """The peer's SYN once more, while we are in SYN-RECEIVED: below the window by its number."""
+    if tcb.ecn is not None:
+        agree_on_ecn(tcb, seg)  # it may have given up ECN (RFC 3168 6.1.1.1)
     if seg.flags & ACK:
         # Simultaneous open (RFC 9293 figure 7, line 6; A.2): it acknowledges our SYN
         tcb.ack_now = True

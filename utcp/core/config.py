@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from utcp.core.congestion.algorithms import Factory, factory_of
 from utcp.core.policy import Policy
@@ -132,6 +132,8 @@ class Config:
         frto: True, detect spurious time-outs by the ACKs that follow (RFC 5682).
         undo: True, restore the congestion window when D-SACKs or timestamps show that a recovery was spurious
             (RFC 3708, RFC 3522, RFC 4015); False leaves it to frto.
+        ecn: passive, use ECN (RFC 3168) with a peer that asks for it, do not ask; True asks, False refuses (Linux
+            tcp_ecn 2, 1 and 0).
 
     Attacks and old segments
         rfc5961_rst: True, a RST in the window but not at RCV.NXT is challenged (RFC 5961 3.2); False resets.
@@ -196,6 +198,7 @@ class Config:
     tlp: bool = _switch(True)
     frto: bool = _switch(True)
     undo: bool = _switch(True)
+    ecn: bool | Literal["passive"] = field(default="passive", metadata={"kind": Literal, "words": ("passive",)})
 
     rfc5961_rst: bool = _switch(True)
     rfc5961_syn: bool = _switch(True)
@@ -288,9 +291,14 @@ def _changed(policy: Policy, name: str, value: object) -> Policy:
     return policy_of(replace(policy.config, **changes))
 
 
-def _check(name: str, value: object, kind: Any, lo: float = 0, hi: float = 0, unit: str = "") -> None:
+def _check(
+    name: str, value: object, kind: Any, lo: float = 0, hi: float = 0, unit: str = "", words: tuple[str, ...] = ()
+) -> None:
     if kind is Factory:
         factory_of(value)
+        return
+    if kind is Literal:
+        _check_choice(name, value, words)
         return
     if kind is bool:
         if not isinstance(value, bool):
@@ -300,3 +308,11 @@ def _check(name: str, value: object, kind: Any, lo: float = 0, hi: float = 0, un
         raise TypeError(f"{name}: {value!r} is not {'a float' if kind is float else 'an int'}")
     if not lo <= value <= hi:  # false for nan as well
         raise ValueError(f"{name}: {value!r} is not in [{lo}, {hi}] ({unit})")
+
+
+def _check_choice(name: str, value: object, words: tuple[str, ...]) -> None:
+    """False, True or one of ``words``."""
+    if not isinstance(value, (bool, str)):
+        raise TypeError(f"{name}: {value!r} is neither a bool nor a str")
+    if isinstance(value, str) and value not in words:
+        raise ValueError(f"{name}: {value!r} is not in {[False, True, *words]}")

@@ -20,6 +20,9 @@ class Counters:
         self.fast_recoveries: i64 = 0
         self.loss_probes: i64 = 0
         self.spurious_recoveries: i64 = 0
+        self.ce_in: i64 = 0
+        self.ecn_reductions: i64 = 0
+        self.ecn_ignored: i64 = 0
         self.resets_in: i64 = 0
         self.resets_out: i64 = 0
         self.challenge_acks: i64 = 0
@@ -57,6 +60,9 @@ class Counters:
             "fast_recoveries": self.fast_recoveries,
             "loss_probes": self.loss_probes,
             "spurious_recoveries": self.spurious_recoveries,
+            "ce_in": self.ce_in,
+            "ecn_reductions": self.ecn_reductions,
+            "ecn_ignored": self.ecn_ignored,
             "resets_in": self.resets_in,
             "resets_out": self.resets_out,
             "challenge_acks": self.challenge_acks,

@@ -16,6 +16,7 @@ from utcp.core.connection import Connection
 from utcp.core.connection_table import ConnectionTable
 from utcp.core.counters import Counters
 from utcp.core.deadlines import arm, earliest_deadline
+from utcp.core.ecn import CE
 from utcp.core.handshake import offer_options, set_smss
 from utcp.core.isn import choose_initial_numbers, raise_iss_above
 from utcp.core.listener import Listener
@@ -154,6 +155,11 @@ class Engine:
         tcb = self._stack.connections.get(connection_key(path, local_port, remote_port))
         return None if tcb is None else _connection(tcb)
 
+    @property
+    def uses_ecn(self) -> bool:
+        """Whether the driver shall tell ``receive`` of ECN fields: a connection has asked for ECN, or agreed on it."""
+        return self._stack.uses_ecn
+
     def connection_count(self) -> int:
         return len(self._stack.connections)
 
@@ -190,7 +196,10 @@ class Engine:
         return self._stack.paths.intern(local, peer, self._stack.now).index
 
     def receive(self, path: i64, data: bytes, now: i64, segment_size: i64 = 0, ecn: i64 = 0) -> None:
-        """One buffer from the socket: a segment, or (GRO) several of ``segment_size`` bytes and a last one."""
+        """One buffer from the socket: a segment, or (GRO) several of ``segment_size`` bytes and a last one.
+
+        ``ecn``: the ECN field of their IP headers (RFC 3168 5).
+        """
         stack = self._stack
         stack.now = max(stack.now, now)
         route = stack.paths.get(path)
@@ -198,7 +207,10 @@ class Engine:
             stack.counters.drop("unknown-path")
             return
         route.used_at = stack.now
+        stack.ecn = ecn
         end: i64 = len(data)
+        if ecn == CE:
+            stack.counters.ce_in += 1 if segment_size <= 0 else (end + segment_size - 1) // segment_size
         if segment_size <= 0 or segment_size >= end:
             segment_arrives(stack, route, data, 0, end)
             return

@@ -7,11 +7,13 @@ from typing import Final
 from mypy_extensions import i64
 
 from utcp.core.congestion.window import start_congestion_control
+from utcp.core.ecn import agree_on_ecn, use_ecn
+from utcp.core.policy import ECN_ASK
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
 from utcp.core.transition import set_state
-from utcp.wire.segment import HEADER_SIZE, Segment
+from utcp.wire.segment import ECE, HEADER_SIZE, Segment
 from utcp.wire.seq import MASK
 
 MAX_WSCALE: Final = 14  # RFC 7323 2.3
@@ -29,10 +31,12 @@ def offer_options(tcb: Tcb) -> None:
     tcb.wscale_on = policy.window_scaling
     tcb.rcv_wscale = _wscale_for(policy.largest_receive_buffer()) if policy.window_scaling else 0
     tcb.rmss = _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE)
+    if policy.ecn == ECN_ASK and not tcb.passive:
+        use_ecn(tcb)
 
 
 def accept_options(tcb: Tcb, seg: Segment) -> None:
-    """Keep of what we offered what the peer's SYN has too (RFC 7323 2.2, 3.2; RFC 2018 2)."""
+    """Keep of what we offered what the peer's SYN has too (RFC 7323 2.2, 3.2; RFC 2018 2; RFC 3168 6.1.1)."""
     if tcb.wscale_on and seg.wscale >= 0:
         tcb.snd_wscale = min(seg.wscale, MAX_WSCALE)
         if seg.wscale > MAX_WSCALE:
@@ -46,6 +50,8 @@ def accept_options(tcb: Tcb, seg: Segment) -> None:
     if tcb.ts_on:
         tcb.ts_recent = seg.ts_val
         tcb.ts_recent_at = tcb.stack.now
+    if tcb.ecn is not None or seg.flags & ECE:
+        agree_on_ecn(tcb, seg)
     default: i64 = DEFAULT_MSS_IPV6 if tcb.route.ipv6 else DEFAULT_MSS
     tcb.peer_mss = seg.mss if seg.mss > 0 else default
     set_smss(tcb)

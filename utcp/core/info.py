@@ -23,6 +23,8 @@ class ConnectionInfo(NamedTuple):
     latter is the application's own rate, the path may carry more.
     ``receive_buffer``: how much is held for the reader at present; ``rcv_rtt``: the round trip as the receiver of bulk
     data sees it, None before it has looked.
+    ``ecn``: both ends have agreed on it; ``ce_in``: data segments that arrived with congestion experienced;
+    ``ecn_reductions``: how often the window was reduced because the peer reported such.
     """
 
     state: State
@@ -39,6 +41,7 @@ class ConnectionInfo(NamedTuple):
     rcv_wscale: int
     timestamps: bool
     sack: bool
+    ecn: bool
     srtt: float | None
     rttvar: float | None
     rto: float
@@ -60,6 +63,8 @@ class ConnectionInfo(NamedTuple):
     segments_out: int
     segments_in: int
     retransmissions: int
+    ce_in: int
+    ecn_reductions: int
     age: float
     seconds_in: dict[State, float]
 
@@ -73,6 +78,7 @@ def snapshot(tcb: Tcb, now: i64) -> ConnectionInfo:
     measured = tcb.srtt >= 0
     rate = tcb.rate
     sizing = tcb.sizing
+    ecn = tcb.ecn
     return ConnectionInfo(
         state=state,
         snd_una=tcb.snd_una,
@@ -88,6 +94,7 @@ def snapshot(tcb: Tcb, now: i64) -> ConnectionInfo:
         rcv_wscale=tcb.rcv_wscale,
         timestamps=tcb.ts_on,
         sack=tcb.sack_on,
+        ecn=ecn is not None and tcb.syn_acked,
         srtt=int(tcb.srtt) / 1e9 if measured else None,
         rttvar=int(tcb.rttvar) / 1e9 if measured else None,
         rto=int(tcb.rto) / 1e9,
@@ -109,6 +116,8 @@ def snapshot(tcb: Tcb, now: i64) -> ConnectionInfo:
         segments_out=tcb.segments_out,
         segments_in=tcb.segments_in,
         retransmissions=tcb.retransmissions,
+        ce_in=0 if ecn is None else ecn.ce_in,
+        ecn_reductions=0 if ecn is None else ecn.reductions,
         age=int(now - tcb.opened_at) / 1e9,
         seconds_in=seconds_in(tcb, now),
     )

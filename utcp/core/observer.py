@@ -20,6 +20,9 @@ class Observer:
     def segment_out(self, now: i64, path: i64, segment: bytes, retransmission: bool) -> None:
         """A segment was built and will leave with the next train."""
 
+    def ecn_field(self, now: i64, path: i64, ecn: i64) -> None:
+        """The ECN field, where it is not 0, of the IP header of the segment that is told of next (RFC 3168 5)."""
+
     def drop(self, now: i64, path: i64, segment: bytes, reason: str) -> None:
         """The segment last told of had no effect, for this reason (the key under which it is counted)."""
 

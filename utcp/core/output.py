@@ -12,6 +12,7 @@ from mypy_extensions import i64
 
 from utcp.core.congestion.window import restart_after_idle
 from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retransmission_timer
+from utcp.core.ecn import ECT_0, NOT_ECT, Ecn
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
 from utcp.core.receive_buffer import MAX_WINDOW
 from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
@@ -102,13 +103,15 @@ def send_syn(tcb: Tcb) -> None:
         tcb.rcv_adv = (tcb.rcv_nxt + wnd) & MASK
         _acknowledged(tcb)
     retransmission = tcb.snd_nxt != tcb.iss
+    if tcb.ecn is not None:
+        flags |= tcb.ecn.syn_flags(retransmission, tcb.st == SYN_RECEIVED)
     tcb.snd_nxt = (tcb.iss + 1) & MASK
     wscale: i64 = tcb.rcv_wscale if tcb.wscale_on else -1
     header_size: i64 = HEADER_SIZE + syn_options_size(wscale, tcb.sack_on, tcb.ts_on)
     say_timeout = tcb.policy.user_timeout_option
     if say_timeout:
         header_size += USER_TIMEOUT_SIZE
-    train = _board(tcb, header_size, retransmission)
+    train = _board(tcb, header_size, retransmission, NOT_ECT)
     w = train.writer
     write_header(w, tcb.local_port, tcb.remote_port, tcb.iss, ack, flags, wnd, header_size, 0)
     write_syn_options(w, tcb.rmss, wscale, tcb.sack_on, tcb.ts_on, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
@@ -161,7 +164,14 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
     if urg > 0:
         flags |= URG
     wnd = _advertise(tcb)
-    train = _board(tcb, header_size + n, retransmission)
+    codepoint: i64 = NOT_ECT  # as 6.1.4 to 6.1.6 want it for all but new data
+    ecn = tcb.ecn
+    if ecn is not None and not flags & RST:
+        new_data = n > 0 and not retransmission
+        flags |= ecn.flags(new_data)
+        if new_data and ecn.may_mark:
+            codepoint = ECT_0
+    train = _board(tcb, header_size + n, retransmission, codepoint)
     w = train.writer
     write_header(w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, urg)
     if tcb.ts_on:
@@ -182,9 +192,9 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
         _tell(tcb, train, header_size + n, retransmission)
 
 
-def _board(tcb: Tcb, size: i64, retransmission: bool) -> Train:
+def _board(tcb: Tcb, size: i64, retransmission: bool, ecn: i64) -> Train:
     stack = tcb.stack
-    train = stack.trains.board(tcb.route, size, tcb.train_serial, tcb.slot)
+    train = stack.trains.board(tcb.route, size, tcb.train_serial, tcb.slot, ecn)
     tcb.train_serial = train.serial
     tcb.segments_out += 1
     stack.counters.segments_out += 1
@@ -197,6 +207,8 @@ def _board(tcb: Tcb, size: i64, retransmission: bool) -> Train:
 def _tell(tcb: Tcb, train: Train, size: i64, retransmission: bool) -> None:
     observer = tcb.stack.observer
     if observer is not None:
+        if train.ecn != NOT_ECT:
+            observer.ecn_field(tcb.stack.now, tcb.path, train.ecn)
         observer.segment_out(tcb.stack.now, tcb.path, train.payload()[-size:], retransmission)
 
 
@@ -222,6 +234,8 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
         return
     mss = _segment_room(tcb)
     flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
+    if unsent > 0 and tcb.ecn is not None and _held_by_ecn(tcb, tcb.ecn, flight):
+        return
     idle = flight == 0
     if idle:
         restart_after_idle(tcb)
@@ -296,6 +310,15 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
     if tcb.snd_nxt != before:
         tcb.sent_at = tcb.stack.now
         start_probe_timer(tcb)
+
+
+def _held_by_ecn(tcb: Tcb, ecn: Ecn, flight: i64) -> bool:
+    """RFC 3168 6.1.2: a window of one segment is not reduced further, the next one waits for an RTO instead."""
+    if tcb.stack.now >= ecn.held_until:
+        return False
+    if flight == 0:
+        tcb.persist_at = ecn.held_until
+    return True
 
 
 def _note_departure(tcb: Tcb, flight: i64, idle: bool, unsent: i64) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Final, final
 
 from mypy_extensions import i64
 
@@ -10,6 +10,11 @@ from utcp.core.congestion.algorithms import Factory, factory_of
 
 if TYPE_CHECKING:
     from utcp.core.config import Config
+
+# Config.ecn, in the numbers of Linux's tcp_ecn
+ECN_OFF: Final = 0
+ECN_ASK: Final = 1
+ECN_PASSIVE: Final = 2
 
 
 @final
@@ -65,6 +70,7 @@ class Policy:
         self.tlp: bool = config.tlp
         self.frto: bool = config.frto
         self.undo: bool = config.undo
+        self.ecn: i64 = _ecn(config.ecn)
 
         self.rfc5961_rst: bool = config.rfc5961_rst
         self.rfc5961_syn: bool = config.rfc5961_syn
@@ -85,6 +91,12 @@ class Policy:
     def largest_receive_buffer(self) -> i64:
         """The same of one that has grown."""
         return self.receive_buffer if self.receive_buffer >= 0 else self.max_receive_buffer
+
+
+def _ecn(choice: bool | str) -> i64:
+    if isinstance(choice, str):
+        return ECN_PASSIVE
+    return ECN_ASK if choice else ECN_OFF
 
 
 def _ns(seconds: float | None) -> i64:

@@ -63,6 +63,8 @@ class Stack:
         self.half_open: i64 = 0  # in SYN-RECEIVED, from listeners
         self.held: i64 = 0  # bytes received and not read, of all connections
         self.seg: Segment = Segment()  # filled anew for each arriving segment
+        self.ecn: i64 = 0  # the ECN field of the IP header that brought it (RFC 3168 5)
+        self.uses_ecn: bool = False  # a connection has asked for ECN, or agreed on it
         self.failed: list[tuple[Tcb, Exception]] = []  # whose congestion control has raised
         self.ack: Ack = Ack()  # filled anew for each acknowledgment that tells something new
         # Challenge ACKs: RFC 5961 7

@@ -1,7 +1,7 @@
 """SYN cookies (RFC 4987 3.6): with the backlog full of half-open connections, the handshake goes on without state.
 
 The SYN-ACK's sequence number is a keyed hash of the connection, the peer's ISN and a slow counter, with an index
-of the peer's MSS; window scale and SACK-permitted travel in the low bits of its timestamp, as in Linux. The ACK
+of the peer's MSS; window scale, SACK-permitted and ECN travel in the low bits of its timestamp, as in Linux. The ACK
 that comes back proves the peer's address and says all that is needed to make the connection.
 """
 
@@ -15,10 +15,13 @@ from mypy_extensions import i64
 
 from utcp.core.isn import timestamp_offset
 from utcp.core.paths import Path
+from utcp.core.policy import ECN_OFF
 from utcp.core.stack import Stack
 from utcp.core.tcb import Tcb
 from utcp.wire.segment import (
     ACK,
+    CWR,
+    ECE,
     HEADER_SIZE,
     SYN,
     Segment,
@@ -33,6 +36,7 @@ MAX_USED: Final = 1 << 20  # in one period
 _MSS: Final = vec[i64]([216, 536, 1160, 1180, 1220, 1440, 8900, 65_000])
 _NO_WSCALE: Final = 15
 _SACK_BIT: Final = 16
+_ECN_BIT: Final = 32
 _OPTION_BITS: Final = 0x3F
 
 
@@ -73,19 +77,21 @@ def answer_with_cookie(stack: Stack, route: Path, seg: Segment, offer: Tcb) -> N
     index = _mss_index(seg.mss)
     cookie = _cookie(stack, route, seg.dst_port, seg.src_port, seg.seq, stack.now // PERIOD, index)
     ts = offer.ts_on and seg.ts
+    # Without timestamps nothing but the MSS can be remembered
+    sack = ts and offer.sack_on and seg.sack_permitted
+    ecn = ts and offer.policy.ecn != ECN_OFF and seg.flags & (ECE | CWR) == ECE | CWR
     ts_val: i64 = 0
     wscale: i64 = -1
     if ts:
-        ts_val = _timestamp(stack, route, seg)
+        ts_val = _timestamp(stack, route, seg, ecn)
         wscale = offer.rcv_wscale if offer.wscale_on and seg.wscale >= 0 else -1
-    # Without timestamps nothing but the MSS can be remembered
-    sack = ts and offer.sack_on and seg.sack_permitted
+    flags: i64 = SYN | ACK | ECE if ecn else SYN | ACK
     size: i64 = HEADER_SIZE + syn_options_size(wscale, sack, ts)
     train = stack.trains.board(route, size, 0, -1)
     w = train.writer
     ack: i64 = (seg.seq + 1) & MASK
     window: i64 = min(offer.rcv_buf, 65_535)
-    write_header(w, seg.dst_port, seg.src_port, cookie, ack, SYN | ACK, window, size, 0)
+    write_header(w, seg.dst_port, seg.src_port, cookie, ack, flags, window, size, 0)
     write_syn_options(w, offer.rmss, wscale, sack, ts, ts_val, seg.ts_val)
     stack.counters.segments_out += 1
     stack.counters.syn_cookies_sent += 1
@@ -107,12 +113,15 @@ def syn_of_cookie(stack: Stack, route: Path, seg: Segment) -> Segment | None:
     if seg.ts:
         options = (seg.ts_ecr - _clock_offset(stack, route, seg)) & _OPTION_BITS
     wscale: i64 = options & 15
+    flags: i64 = SYN
+    if options & _ECN_BIT:
+        flags |= ECE | CWR
     return Segment(
         seg.src_port,
         seg.dst_port,
         irs,
         0,
-        SYN,
+        flags,
         seg.wnd,
         mss=_MSS[index],
         wscale=-1 if wscale == _NO_WSCALE else wscale,
@@ -136,12 +145,14 @@ def _mss_index(mss: i64) -> i64:
     return index
 
 
-def _timestamp(stack: Stack, route: Path, seg: Segment) -> i64:
+def _timestamp(stack: Stack, route: Path, seg: Segment, ecn: bool) -> i64:
     """Our timestamp, a little in the past, with the peer's options in its low bits."""
     offset = _clock_offset(stack, route, seg)
     options: i64 = min(seg.wscale, 14) if seg.wscale >= 0 else _NO_WSCALE
     if seg.sack_permitted:
         options |= _SACK_BIT
+    if ecn:
+        options |= _ECN_BIT
     now = stack.ts_now(offset)
     clock: i64 = (now - offset) & MASK
     value: i64 = (clock & ~_OPTION_BITS) | options

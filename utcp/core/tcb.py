@@ -17,6 +17,7 @@ from utcp.core.states import CLOSED
 from utcp.core.trains import NOBODY
 
 if TYPE_CHECKING:
+    from utcp.core.ecn import Ecn
     from utcp.core.listener import Listener
     from utcp.core.receive_buffer import RightSizing
     from utcp.core.recovery_state import Recovery
@@ -47,6 +48,7 @@ class Tcb:
         "done",
         "dsack",
         "dup_acks_due",
+        "ecn",
         "ended_at",
         "error",
         "fin_acked",
@@ -207,6 +209,7 @@ class Tcb:
         # Options in use
         self.wscale_on: bool = False
         self.sack_on: bool = False
+        self.ecn: Ecn | None = None  # asked for, or agreed on
         self.ts_on: bool = False
         self.ts_offset: i64 = 0
         self.ts_recent: i64 = 0

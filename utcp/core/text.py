@@ -8,6 +8,7 @@ from utcp.core.buffers import ReceiveQueue
 from utcp.core.closing import abort, on_fin
 from utcp.core.deadlines import unacked_data
 from utcp.core.dsack import note_held, note_old
+from utcp.core.ecn import note_marks
 from utcp.core.reassembly import Reassembly
 from utcp.core.receive_buffer import on_data
 from utcp.core.stack import NEVER
@@ -20,6 +21,9 @@ from utcp.wire.seq import MASK, seq_sub
 
 def process_text(tcb: Tcb, seg: Segment) -> None:
     """The seventh and eighth step: data, then FIN. In the other states the peer has already said it is done."""
+    ecn = tcb.ecn
+    if ecn is not None:
+        note_marks(tcb, ecn, seg)
     if not (RECEIVING >> tcb.st) & 1 or (seg.data_len == 0 and not seg.flags & FIN):
         return
     seq: i64 = seg.seq

@@ -1,8 +1,9 @@
 """Trains: segments for one path, all of one length, that leave in one system call (UDP GSO).
 
 The kernel's price is per datagram it is handed, not per segment, so whatever is due for one peer in a tick is
-bucketed by length. Segments of one connection never overtake each other: a segment may join an open train only
-if that train leaves no earlier than the one that took the connection's previous segment.
+bucketed by length, and by ECN field, of which a system call takes one. Segments of one connection never overtake each
+other: a segment may join an open train only if that train leaves no earlier than the one that took the connection's
+previous segment.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ class Train:
         "writer",
     )
 
-    def __init__(self, route: Path, segment_size: i64, serial: i64, owner: i64) -> None:
+    def __init__(self, route: Path, segment_size: i64, serial: i64, owner: i64, ecn: i64) -> None:
         self.route: Path = route
         self.path: i64 = route.index
         self.segment_size: i64 = segment_size
         self.serial: i64 = serial
         self.owner: i64 = owner  # the one connection (slot) whose segments these are, or NOBODY
         self.count: i64 = 0
-        self.ecn: i64 = 0
+        self.ecn: i64 = ecn  # the field of their IP headers (RFC 3168 5)
         self.writer: BytesWriter = BytesWriter()
 
     def payload(self) -> bytes:
@@ -71,7 +72,7 @@ class Trains:
         self.segments: i64 = 0
         self.max_segments: i64 = MAX_TRAIN_SEGMENTS
 
-    def board(self, route: Path, size: i64, after: i64, owner: i64) -> Train:
+    def board(self, route: Path, size: i64, after: i64, owner: i64, ecn: i64 = 0) -> Train:
         """The train that takes a segment of ``size`` bytes whose connection last used train number ``after``.
 
         The caller writes exactly ``size`` bytes to its ``writer``.
@@ -79,7 +80,7 @@ class Trains:
         self.segments += 1
         for open_train in route.trains:
             train: Train = open_train
-            if train.serial < after:
+            if train.serial < after or train.ecn != ecn:
                 continue
             if train.segment_size == size:
                 self._count(train, size, owner)
@@ -90,7 +91,7 @@ class Trains:
                 route.trains.remove(train)
                 return train
         self.serial += 1
-        train = Train(route, size, self.serial, owner)
+        train = Train(route, size, self.serial, owner, ecn)
         self.trains.append(train)
         route.trains.append(train)
         if len(route.trains) > MAX_OPEN_TRAINS:

@@ -159,12 +159,15 @@ class SimulatedSocket:
     def receive(self) -> Received | None:
         return self._received.popleft() if self._received else None
 
-    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address) -> int:
+    def report_ecn(self) -> None:
+        """Nothing to do: it always does."""
+
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
         if self._life.alive:
             for start in range(0, len(payload), segment_size):
                 self._sent += 1
                 self._life.host.network.send_datagram(
-                    self._life.host, local, peer, payload[start : start + segment_size]
+                    self._life.host, local, peer, payload[start : start + segment_size], ecn
                 )
         return len(payload)
 
@@ -201,7 +204,7 @@ class SimulatedSocket:
         """A segment has arrived."""
         assert packet.source is not None and packet.destination is not None
         self._arrived += 1
-        self._received.append(Received(packet.payload, 0, packet.destination, packet.source))
+        self._received.append(Received(packet.payload, 0, packet.destination, packet.source, packet.ecn))
         self._wake()
 
     def refused(self, packet: Packet) -> None:

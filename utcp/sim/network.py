@@ -298,11 +298,11 @@ class Network(Link):
         """Hand the network one segment of a bare engine; it meets its fate."""
         self._carry(Packet(self.now, src, dst, payload, Fate.DELIVERED, ecn=ecn), self)
 
-    def send_datagram(self, host: Host, source: Address, destination: Address, payload: bytes) -> None:
+    def send_datagram(self, host: Host, source: Address, destination: Address, payload: bytes, ecn: int = 0) -> None:
         """Hand the network one datagram of a socket on ``host``; it meets its fate."""
         to = host if is_loopback(destination[0]) else self._addresses.get(destination[0])
         dst = to.name if to is not None else str(destination[0])
-        packet = Packet(self.now, host.name, dst, payload, Fate.DELIVERED, source, destination)
+        packet = Packet(self.now, host.name, dst, payload, Fate.DELIVERED, source, destination, ecn)
         self._carry(packet, _WITHIN_A_HOST if to is host else self)
 
     def refuse(self, packet: Packet) -> None:

@@ -54,13 +54,15 @@ BAD_OPTION_LENGTH: Final = 3
 
 PARSE_ERRORS: Final = ("ok", "too-short", "bad-data-offset", "bad-option-length")
 
-_FLAG_LETTERS: Final = ((SYN, "S"), (FIN, "F"), (RST, "R"), (PSH, "P"), (URG, "U"), (ECE, "E"), (CWR, "W"))
+_FLAG_LETTERS: Final = (
+    *((FIN, "F"), (SYN, "S"), (RST, "R"), (PSH, "P")),
+    *((ACK, "."), (URG, "U"), (ECE, "E"), (CWR, "W")),
+)
 
 
 def flag_text(flags: int) -> str:
-    """Control bits as tcpdump writes them: ``S``, ``S.``, ``F.``, ``P.``, ``R``, ``.`` for a bare ACK."""
-    text = "".join([letter for bit, letter in _FLAG_LETTERS if flags & bit])
-    return text + "." if flags & ACK else text or "none"
+    """Control bits as tcpdump writes them: ``S``, ``S.``, ``F.``, ``P.``, ``R``, ``.`` for a bare ACK, ``S.E``."""
+    return "".join([letter for bit, letter in _FLAG_LETTERS if flags & bit]) or "none"
 
 
 @final

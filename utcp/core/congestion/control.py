@@ -29,6 +29,7 @@ class Ack:
         "app_limited",
         "delivered",
         "delivered_total",
+        "ece",
         "flight",
         "in_recovery",
         "lost",
@@ -53,6 +54,7 @@ class Ack:
         self.delivered_total: i64 = 0  # bytes of the connection that have arrived, this acknowledgment included
         self.sent_at_total: i64 = 0  # what delivered_total was when the latest segment this acknowledges was sent
         self.window_limited: bool = False  # the window was what kept us from sending more (RFC 7661 4.1)
+        self.ece: bool = False  # it says ECE: the window shall not grow (RFC 3168 6.1.2)
         self.in_recovery: bool = False  # fast recovery: what may be sent is not the algorithm's (RFC 6937)
 
 

@@ -44,7 +44,7 @@ class Cubic(CongestionControl):
     def on_ack(self, ack: Ack) -> None:
         since = self._acked_at
         self._acked_at = ack.now
-        if ack.in_recovery:
+        if ack.in_recovery or ack.ece:
             return
         if not ack.window_limited:
             if self.epoch != _NO_EPOCH:

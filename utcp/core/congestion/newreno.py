@@ -18,7 +18,7 @@ class NewReno(CongestionControl):
         self._acked: i64 = 0  # since the window last grew
 
     def on_ack(self, ack: Ack) -> None:
-        if ack.in_recovery or not ack.window_limited:
+        if ack.in_recovery or ack.ece or not ack.window_limited:
             return
         acked = ack.acked
         if self.cwnd < self.ssthresh:

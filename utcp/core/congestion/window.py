@@ -10,11 +10,12 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.congestion.control import TIMEOUT, CongestionControl
+from utcp.core.congestion.control import LOSS, TIMEOUT, CongestionControl
 from utcp.core.congestion.newreno import NewReno
 from utcp.core.delivery_rate import DeliveryRate
 from utcp.core.stack import NEVER
 from utcp.core.tcb import Tcb, mark_dirty
+from utcp.wire.segment import ECE
 
 MAX_WINDOW: Final = 1 << 31  # more than any peer can offer (RFC 7323 2.3)
 
@@ -69,6 +70,11 @@ def on_acked(
     ack.srtt = tcb.srtt
     ack.window_limited = 2 * flight >= tcb.cwnd
     ack.in_recovery = in_recovery
+    ack.ece = False
+    ecn = tcb.ecn
+    if ecn is not None:
+        ack.ece = tcb.stack.seg.flags & ECE != 0
+        ecn.reduced(tcb.snd_una)  # look now: sequence numbers are used again
     rate = tcb.rate
     if rate is not None:
         rate.on_ack(tcb.snd_una, delivered, tcb.stack.now, ack)
@@ -84,9 +90,15 @@ def on_acked(
 def on_congestion_event(tcb: Tcb, kind: i64, flight: i64) -> None:
     """A congestion event (LOSS or ECN) begins: sets tcb.ssthresh, and tcb.cwnd to it.
 
-    Loss recovery that reduces in proportion keeps tcb.cwnd itself from here on, until ``leave_recovery``.
+    Loss recovery that reduces in proportion keeps tcb.cwnd itself from here on, until ``leave_recovery``. A loss in a
+    window of data that was reduced because of ECN is the same event (RFC 3168 6.1.2).
     """
     control = _of(tcb)
+    ecn = tcb.ecn
+    if ecn is not None:
+        if kind == LOSS and ecn.covers(tcb.snd_una):
+            return
+        ecn.on_reduction(kind, tcb.snd_nxt)
     # What limited transmit has sent beyond the window does not count (RFC 5681 3.2)
     flight = min(flight, tcb.cwnd)
     _tell(tcb, lambda: control.on_congestion_event(kind, flight, tcb.stack.now))
@@ -97,6 +109,10 @@ def on_timeout(tcb: Tcb, flight: i64, again: bool) -> None:
 
     RFC 5681 3.1: ssthresh is set once per loss event, the window is one segment every time.
     """
+    ecn = tcb.ecn
+    if ecn is not None:
+        again = again or ecn.covers(tcb.snd_una)
+        ecn.on_reduction(ecn.kind if again else TIMEOUT, tcb.snd_nxt)
     if not again:
         control = _of(tcb)
         _tell(tcb, lambda: control.on_congestion_event(TIMEOUT, flight, tcb.stack.now))
@@ -112,6 +128,12 @@ def leave_recovery(tcb: Tcb) -> None:
 def on_spurious(tcb: Tcb) -> None:
     """The last congestion event (LOSS or TIMEOUT) was none: what it changed is restored."""
     control = _of(tcb)
+    ecn = tcb.ecn
+    if ecn is not None:
+        if ecn.echoed:
+            _take(tcb, control)  # not lost, and congested all the same
+            return
+        ecn.on_undo()
     _tell(tcb, lambda: control.on_spurious(tcb.stack.now))
 
 
