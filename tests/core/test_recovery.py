@@ -194,15 +194,27 @@ class TestRate:
         s.recv(". seq=b ack=a+1000 sack=a+7000:a+10000")
         assert numbers(s) == [3000, 4000]
 
-    def test_at_the_end_the_window_is_ssthresh(self) -> None:
-        s = flight(RENO, 10)
+    @pytest.mark.parametrize("algorithm", ["reno", "cubic"])
+    def test_5681_at_the_end_the_window_is_ssthresh(self, algorithm: str) -> None:
+        """RFC 5681 3.2, step 6. The ACK that ends it is for a whole flight, reported long before: no growth."""
+        s = flight(Config(congestion_control=algorithm, pacing=False), 10)
         s.recv(". seq=b ack=a sack=a+1000:a+10000")
         s.expect(". seq=a ack=b len=1000")
         s.silent_for(0.1)
         s.recv(". seq=b ack=a+10000")
-        info = s.conn.info()
-        assert info.ssthresh == 5000
-        assert 5000 <= info.cwnd <= 6000
+        ssthresh = {"reno": 5000, "cubic": 7000}[algorithm]
+        assert s.conn.info().ssthresh == ssthresh
+        assert ssthresh <= s.conn.info().cwnd < ssthresh + 100
+
+    def test_5681_also_without_sack(self) -> None:
+        s = flight(RENO, 10, options="")
+        for _ in range(9):
+            s.recv(". seq=b ack=a")
+            assert numbers(s) in ([], [0])
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+10000")
+        assert s.conn.info().ssthresh == 5000
+        assert s.conn.info().cwnd == 5000
 
 
 class TestLies:

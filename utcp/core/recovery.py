@@ -69,8 +69,11 @@ def on_ack(tcb: Tcb, r: Recovery, seg: Segment, acked: i64, flight: i64, duplica
     elif dsack_end != NONE and all_in_vain(r):
         undo(tcb, r)  # after the end of the recovery
     lost = find_losses(tcb, r)
-    in_recovery = in_recovery and r.phase == RECOVERY
     data: i64 = acked - (1 if tcb.fin_sent and acked > 0 and seg.ack == tcb.snd_nxt else 0)
+    if in_recovery and r.phase != RECOVERY:
+        # Its end sets the window to ssthresh (RFC 5681 3.2, step 6): what arrived while it lasted lets nothing grow
+        in_recovery = False
+        data = min(data, r.delivered)
     on_acked(tcb, data, r.delivered, lost, flight, in_recovery, after_timeout)
     if r.phase == RECOVERY and not recovers_by_itself(tcb):
         _reduce_in_proportion(tcb, r, acked > 0 and lost == 0)
