@@ -47,6 +47,9 @@ MEMORY_KEPT: Final = 1 << 20  # bytes, see keep_freed_memory
 MAX_ROUTES: Final = 4096  # remembered
 MAX_RETRIES: Final = 8  # sends that report somebody else's error, in a row
 
+# For the named tuple of each buffer: its own __new__ is a function in Python
+_new_tuple: Final[Any] = tuple.__new__
+
 # Where the ECN field of a datagram that has come is; Linux and macOS call it by different names
 ECN_DATA: Final = frozenset(
     {
@@ -263,7 +266,8 @@ class UdpSocket:
                 continue
             if len(peer) != 2:
                 peer = peer if peer[3] else peer[:2]
-            return Received(data, segment_size, local, peer, ecn)
+            received: Received = _new_tuple(Received, (data, segment_size, local, peer, ecn))
+            return received
         return None
 
     def report_ecn(self) -> None:

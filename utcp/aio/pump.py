@@ -46,6 +46,7 @@ class Pump:
 
     __slots__ = (
         "_again",
+        "_arrived_by",
         "_blocked",
         "_calls",
         "_conditions",
@@ -88,6 +89,7 @@ class Pump:
         self._ecn = False  # it reports ECN fields
         self._context = contextvars.copy_context()
         self._again: list[Channel] = []
+        self._arrived_by: Path | None = None  # the last buffer
         self._blocked: list[tuple[bytes, int, int, Address, Address]] = []
         self._calls = 0  # user calls since the last transmission
         self._conditions: list[tuple[Callable[[], bool], Callable[[], object]]] = []
@@ -225,7 +227,7 @@ class Pump:
             if received is None:
                 break
             data, segment_size, local, peer, ecn = received
-            engine.receive(engine.path(local, peer), data, now, segment_size, ecn)
+            engine.receive(self._path_from(local, peer), data, now, segment_size, ecn)
             buffers += 1
             segments += -(-len(data) // segment_size) if segment_size else 1
             if buffers == segments == 1 and len(data) <= SMALL and self._hardly_busy(now):
@@ -237,6 +239,15 @@ class Pump:
         self._turns_behind = 0
         engine.handle_timeout(self.clock())
         return buffers
+
+    def _path_from(self, local: Address, peer: Address) -> i64:
+        """The engine's path of what has arrived: mostly it is from the same peer as the last."""
+        paths = self.engine.stack.paths
+        path = self._arrived_by
+        if path is None or path.peer != peer or path.local != local or paths.get(path.index) is not path:
+            path = paths.intern(local, peer, self.engine.stack.now)
+            self._arrived_by = path
+        return path.index
 
     def _hardly_busy(self, now: int) -> bool:
         """Whether a lone small segment is answered before the socket is asked for more, which would wake us again.
@@ -319,8 +330,9 @@ class Pump:
             self._ecn = True
             self._datagrams.report_ecn()
         for train in engine.transmit(now):
-            addresses: Any = engine.path_addresses(train.path)
-            self._send(train.payload(), train.segment_size, train.ecn, *addresses)
+            local: Any = train.route.local
+            peer: Any = train.route.peer
+            self._send(train.payload(), train.segment_size, train.ecn, local, peer)
         if self._datagrams.has_reports:
             self._hear_errors()
 

@@ -34,7 +34,8 @@ class ConnectionTable:
         self._multiplier: i64 = odd_number(seed)
         self.slots: list[Tcb | None] = []
         self.armed: vec[i64] = vec[i64]()
-        self._free_slots: list[int] = []
+        self._free_slots: vec[i32] = vec[i32]()  # a stack with as many places as there are slots
+        self._free_count: i64 = 0
         self._count: i64 = 0
         self._size: i64 = _FIRST_SIZE  # places, a power of two
         self._keys: vec[i64] = vec[i64]([_FREE] * _FIRST_SIZE)
@@ -59,14 +60,16 @@ class ConnectionTable:
     def add(self, tcb: Tcb) -> None:
         """Give a connection, whose key is not in the table, its slot."""
         slot: i64
-        if self._free_slots:
-            slot = self._free_slots.pop()
+        if self._free_count > 0:
+            self._free_count -= 1
+            slot = i64(self._free_slots[self._free_count])
             self.slots[slot] = tcb
             tcb.armed_at = self.armed[slot]
         else:
             slot = len(self.slots)
             self.slots.append(tcb)
             self.armed = append(self.armed, NEVER)
+            self._free_slots = append(self._free_slots, i32(0))
         tcb.slot = slot
         self._count += 1
         if 2 * self._count > self._size:
@@ -77,7 +80,8 @@ class ConnectionTable:
         slot = tcb.slot
         self.slots[slot] = None
         self.armed[slot] = tcb.armed_at
-        self._free_slots.append(slot)
+        self._free_slots[self._free_count] = i32(slot)
+        self._free_count += 1
         self._count -= 1
         self._discard(self._place(tcb.key))
 

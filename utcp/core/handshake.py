@@ -29,7 +29,8 @@ def offer_options(tcb: Tcb) -> None:
     tcb.ts_on = policy.timestamps
     tcb.sack_on = policy.sack
     tcb.wscale_on = policy.window_scaling
-    tcb.rcv_wscale = _wscale_for(policy.largest_receive_buffer()) if policy.window_scaling else 0
+    if policy.window_scaling:
+        tcb.rcv_wscale = _wscale_for(policy.largest_receive_buffer())
     tcb.rmss = _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE)
     if policy.ecn == ECN_ASK and not tcb.passive:
         use_ecn(tcb)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, final
 
 from mypy_extensions import i64
@@ -47,18 +46,31 @@ class Listener:
         self.embryonic: i64 = 0
         self.in_ready: bool = False
         self.cookies: SynCookies = SynCookies()
-        self._queue: deque[Connection] = deque()
+        self._queue: list[Connection | None] = []
+        self._head: i64 = 0  # the first of the queue; before it nothing is left
 
     @property
     def pending(self) -> int:
         """How many connections wait for ``accept``."""
-        return len(self._queue)
+        return self._pending()
+
+    def _pending(self) -> i64:
+        return len(self._queue) - self._head
 
     def accept(self) -> Connection | None:
         """The next established connection, or None. It may have ended already: see its ``closed``."""
-        if not self._queue:
+        queue = self._queue
+        head = self._head
+        if head == len(queue):
             return None
-        return self._queue.popleft()
+        conn = queue[head]
+        queue[head] = None
+        head += 1
+        if 2 * head >= len(queue):
+            del queue[:head]
+            head = 0
+        self._head = head
+        return conn
 
     def close(self, now: i64) -> None:
         """Stop listening. Connections nobody has accepted are reset; accepted ones go on."""
@@ -71,8 +83,8 @@ class Listener:
         for tcb in stack.connections.values():
             if tcb.listener is self and tcb.st == SYN_RECEIVED:
                 abort(tcb, NOT_ACCEPTED, None)
-        while self._queue:
-            abort(self._queue.popleft(), NOT_ACCEPTED, None)
+        while (conn := self.accept()) is not None:
+            abort(conn, NOT_ACCEPTED, None)
 
     def on_established(self, tcb: Tcb) -> None:
         """A child's handshake is complete."""
@@ -86,11 +98,11 @@ class Listener:
 
     def full(self) -> bool:
         stack = self.stack
-        return self.embryonic + len(self._queue) >= self.backlog or stack.half_open >= stack.policy.max_half_open
+        return self.embryonic + self._pending() >= self.backlog or stack.half_open >= stack.policy.max_half_open
 
     def flooded(self) -> bool:
         """Full, but of connections that may never be completed."""
-        return len(self._queue) < self.backlog
+        return self._pending() < self.backlog
 
     def __repr__(self) -> str:
         return f"<Listener port={self.port} pending={self.pending}{' closed' if self.closed else ''}>"

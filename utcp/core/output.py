@@ -106,7 +106,9 @@ def send_syn(tcb: Tcb) -> None:
     if tcb.ecn is not None:
         flags |= tcb.ecn.syn_flags(retransmission, tcb.st == SYN_RECEIVED)
     tcb.snd_nxt = (tcb.iss + 1) & MASK
-    wscale: i64 = tcb.rcv_wscale if tcb.wscale_on else -1
+    wscale: i64 = -1
+    if tcb.wscale_on:
+        wscale = tcb.rcv_wscale
     header_size: i64 = HEADER_SIZE + syn_options_size(wscale, tcb.sack_on, tcb.ts_on)
     say_timeout = tcb.policy.user_timeout_option
     if say_timeout:
