@@ -45,7 +45,7 @@ class UtcpStack:
         if self._sources is None:
             _, protocol = await self._endpoint.create_connection(factory, HOST, port, udp_port=self._udp_port)
             return protocol
-        # create_connection tries each local address by binding a socket to it: that would be measured
+        # Without create_connection's care for local addresses, which are resolved and tried: that would be measured
         connected: asyncio.Future[Any] = self._endpoint.loop.create_future()
         self._endpoint.connect(factory, self._peer, port, waiter=connected, **self._source())
         return await connected

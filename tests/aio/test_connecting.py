@@ -7,7 +7,7 @@ import errno
 import re
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,6 +16,7 @@ from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of,
 from support.names import resolve_to
 from utcp.aio import connecting
 from utcp.aio.attempt import TooLateError
+from utcp.aio.hosts import OperatingSystem
 
 
 @pytest.fixture
@@ -210,6 +211,32 @@ async def test_local_addr() -> None:
             await utcp.create_connection(Recorder, HOST, port, local_addr=("127.0.0.3", 4321))
         assert caught.value.errno == errno.EADDRINUSE
         transport.abort()
+
+
+def test_a_local_address_is_tried_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    class Probe(socket.socket):
+        def bind(self, address: Any) -> None:
+            tried.append(address)
+            super().bind(address)
+
+    class Host(OperatingSystem):
+        _local_until: ClassVar[dict[tuple[int, Any], int]] = {}
+        now = 0
+
+        def clock(self) -> int:
+            return self.now
+
+    monkeypatch.setattr(socket, "socket", Probe)
+    host = Host()
+    for host.now in (0, 499_999_999, 500_000_000, 999_999_999):
+        host.check_local(socket.AF_INET, ("127.0.0.3", 0))
+    assert tried == [("127.0.0.3", 0)] * 2
+    for _ in range(2):  # what is not ours is tried each time
+        with pytest.raises(OSError, match="assign"):
+            host.check_local(socket.AF_INET, ("192.0.2.1", 0))
+    assert len(tried) == 4
 
 
 async def test_local_addr_that_is_not_ours() -> None:

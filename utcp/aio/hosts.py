@@ -10,7 +10,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from utcp.aio.addresses import Address
 from utcp.aio.datagrams import Datagrams, UdpSocket
@@ -35,16 +35,27 @@ class Host(Protocol):
         """Raise OSError if ``address`` is none of this host's."""
 
 
+LOCAL_LASTS: Final = 500_000_000  # nanoseconds for which an address found to be local counts as that
+MAX_LOCAL: Final = 4096  # remembered
+
+
 class OperatingSystem:
     clock = staticmethod(time.monotonic_ns)
     bind = staticmethod(UdpSocket.bind)
+    _local_until: ClassVar[dict[tuple[int, Address], int]] = {}
 
     def engine_secret(self) -> bytes | None:
         return None
 
     def check_local(self, family: int, address: Address) -> None:
+        now = self.clock()
+        if self._local_until.get((family, address), now) > now:
+            return
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind(address)
+        if len(self._local_until) >= MAX_LOCAL:
+            self._local_until.clear()
+        self._local_until[family, address] = now + LOCAL_LASTS
 
 
 _OPERATING_SYSTEM: Final = OperatingSystem()
