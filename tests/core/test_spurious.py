@@ -130,11 +130,37 @@ class TestUndo:
         assert window(s)[1]
         assert window(s)[0] >= 10 * 988
 
-    def test_not_by_an_echo_of_the_retransmission(self) -> None:
+    @pytest.mark.parametrize("echo", [5_000_400, 0], ids=["retransmission", "nothing"])
+    def test_not_by_an_echo_of_something_else(self, echo: int) -> None:
         s = timed_out(options=TS, mss=988)
-        s.recv(". seq=b ack=a+988 ts=9500/5000400")
+        s.recv(f". seq=b ack=a+988 ts=9500/{echo}")
         s.take()
         assert undone(s) == 0
+
+    def test_nothing_is_lost_after_all(self) -> None:
+        """All of the flight counted as lost: once the time-out is undone only new data leaves."""
+        s = timed_out(options=TS, mss=988)
+        s.recv(". seq=b ack=a+988 ts=9500/5000100")
+        assert [sent.seg.seq - s.seq("a") for sent in s.take()] == [9880, 10_868]
+
+    def test_once(self) -> None:
+        """By timestamps; that the D-SACK says the same is no other reason."""
+        s = self.recovering(TS, mss=988)
+        s.recv(". seq=b ack=a+3952 ts=7000220/5000100")
+        s.recv(". seq=b ack=a+3952 sack=a:a+988 ts=7000220/5000100")
+        assert undone(s) == 1
+
+    def test_what_rack_had_concluded_is_forgotten(self) -> None:
+        """The first ACK seemed to be the retransmission's, a round trip old: all that left before it would be lost.
+        What is reported next counts, though it left before the retransmission."""
+        s = self.recovering()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+4000 sack=a:a+1000")
+        assert undone(s) == 1
+        s.silent()
+        s.recv(". seq=b ack=a+4000 sack=a+7000:a+10000")
+        s.expect_after(0.05, ". seq=a+4000 ack=b len=1000")  # a quarter of the round trip, twice after a D-SACK
+        s.take()
 
     def recovering(self, options: str = "sackok", config: Config = PLAIN, mss: int = 1000) -> Script:
         s = established(config, options=options)
@@ -184,7 +210,28 @@ class TestUndo:
         s.recv(". seq=b ack=a+10000 sack=a+1000:a+2000")
         assert undone(s) == 1
 
-    @pytest.mark.parametrize("block", ["a-1000:a-500", "a+10000:a+10000", "a+500:a+1000"])
+    def test_what_an_earlier_recovery_sent_does_not_count(self) -> None:
+        s = self.recovering()
+        s.send(4000)
+        s.take()
+        s.recv(". seq=b ack=a+10000")
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+10000 sack=a+11000:a+14000")
+        s.expect(". seq=a+10000 ack=b len=1000")
+        s.recv(". seq=b ack=a+14000 sack=a+10000:a+11000")
+        assert undone(s) == 1
+
+    @pytest.mark.parametrize("blocks", [["a:a+999", "a+999:a+1000"], ["a:a+2000"]], ids=["in pieces", "and more"])
+    def test_by_dsacks_that_are_no_segments(self, blocks: list[str]) -> None:
+        s = self.recovering()
+        s.recv(". seq=b ack=a+10000")
+        for block in blocks:
+            assert undone(s) == 0
+            s.recv(f". seq=b ack=a+10000 sack={block}")
+        assert undone(s) == 1
+
+    @pytest.mark.parametrize("block", ["a-1000:a", "a-1000:a-500", "a+10000:a+10000", "a:a+999", "a+500:a+1000"])
     def test_not_by_a_dsack_of_something_else(self, block: str) -> None:
         s = self.recovering()
         s.recv(f". seq=b ack=a+10000 sack={block}")
