@@ -47,7 +47,6 @@ from utcp.wire.segment import (
     write_header,
     write_sack,
     write_syn_options,
-    write_timestamps,
     write_user_timeout,
 )
 from utcp.wire.seq import MASK, seq_gt, seq_sub
@@ -175,9 +174,13 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
             codepoint = ECT_0
     train = _board(tcb, header_size + n, retransmission, codepoint)
     w = train.writer
-    write_header(w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, urg)
+    ts_val: i64 = 0
     if tcb.ts_on:
-        write_timestamps(w, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
+        ts_val = stack.ts_now(tcb.ts_offset)
+    ts_ecr = tcb.ts_recent
+    write_header(
+        w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, urg, tcb.ts_on, ts_val, ts_ecr
+    )
     if blocks is not None:
         write_sack(w, blocks)
     if say_timeout:

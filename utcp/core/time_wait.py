@@ -15,7 +15,7 @@ from utcp.core.paths import Path
 from utcp.core.reset import answer_with_reset, within_challenge_limit
 from utcp.core.stack import Stack, connection_key
 from utcp.core.teardown import time_wait_ended
-from utcp.wire.segment import ACK, FIN, HEADER_SIZE, RST, SYN, Segment, write_header, write_timestamps
+from utcp.wire.segment import ACK, FIN, HEADER_SIZE, RST, SYN, Segment, write_header
 from utcp.wire.seq import MASK, seq_gt, seq_lt
 
 HANDLED: Final = -1
@@ -108,11 +108,14 @@ def _acknowledge(stack: Stack, route: Path, record: i64, seg: Segment) -> None:
     train = stack.trains.board(route, size, 0, -1)
     w = train.writer
     snd_nxt = table.snd_nxt(record)
-    write_header(w, seg.dst_port, seg.src_port, snd_nxt, table.rcv_nxt(record), ACK, table.rcv_wnd(record), size, 0)
+    rcv_nxt = table.rcv_nxt(record)
+    ts_recent = table.ts_recent(record)
+    ts_val: i64 = 0
     if ts:
         ts_val = stack.ts_now(timestamp_offset(route, seg.dst_port, seg.src_port))
-        write_timestamps(w, ts_val, table.ts_recent(record))
-        table.update(record, table.ts_recent(record), ts_val)
+        table.update(record, ts_recent, ts_val)
+    wnd = table.rcv_wnd(record)
+    write_header(w, seg.dst_port, seg.src_port, snd_nxt, rcv_nxt, ACK, wnd, size, 0, ts, ts_val, ts_recent)
     stack.counters.segments_out += 1
     if stack.observer is not None:
         stack.observer.segment_out(stack.now, route.index, train.payload()[-size:], False)

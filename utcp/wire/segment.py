@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from librt.strings import BytesWriter, read_i16_be, read_i32_be, read_i64_be, write_i32_be, write_i64_be
-from mypy_extensions import i32, i64
+from mypy_extensions import i64
 
 from utcp.wire.seq import MASK
 
@@ -107,6 +107,7 @@ class Segment:
         self.ts_ecr: i64 = ts_ecr & MASK
         self.sack: list[tuple[int, int]] = sack if sack is not None else []
         self.user_timeout: i64 = user_timeout
+        self.rare: bool = True  # options other than timestamps may be set, for ``parse`` to take back
         # The data is buf[data_start : data_start + data_len]
         self.buf: bytes = data
         self.data_start: i64 = 0
@@ -176,14 +177,17 @@ def decode(data: bytes) -> Segment:
     return seg
 
 
-def s32(x: i64) -> i64:
-    """``x`` modulo 2**32 as a signed number: what the 32-bit writers take, interpreted and compiled alike."""
+# Eight bytes at a time where there are eight: a call is what costs, interpreted, and so does i64(...)
+
+
+def s32(x: i64) -> int:
+    """``x`` modulo 2**32 as a signed number: what the 32-bit writer takes, interpreted and compiled alike."""
     return ((x & MASK) ^ 0x80000000) - 0x80000000
 
 
-def s64(upper: i64, lower: i64) -> i64:
-    """Two words modulo 2**32 as a signed number of 64 bits: one write costs less than two."""
-    return (s32(upper) << 32) | (lower & MASK)
+def s64(high: i64, low: i64) -> i64:
+    """Two unsigned 32-bit numbers as what the 64-bit writer takes."""
+    return (((high & MASK) ^ 0x80000000) - 0x80000000) << 32 | (low & MASK)
 
 
 def write_header(
@@ -196,43 +200,47 @@ def write_header(
     wnd: i64,
     header_size: i64,
     urg: i64,
+    ts: bool = False,
+    ts_val: i64 = 0,
+    ts_ecr: i64 = 0,
 ) -> None:
-    """Append the 20 fixed bytes. ``header_size`` includes the options that the caller writes next."""
+    """Append the 20 fixed bytes and, with ``ts``, the timestamps option: NOP, NOP and 10 bytes (RFC 7323 appendix A).
+
+    ``header_size`` includes all options, also those that the caller writes next.
+    """
     write_i64_be(w, s64((src_port << 16) | dst_port, seq))
     write_i64_be(w, s64(ack, (header_size << 26) | (flags << 16) | wnd))
-    write_i32_be(w, i32(urg & 0xFFFF))  # checksum 0, urgent pointer
-
-
-def write_timestamps(w: BytesWriter, ts_val: i64, ts_ecr: i64) -> None:
-    """Append NOP, NOP, timestamps: 12 bytes (RFC 7323 appendix A)."""
-    write_i32_be(w, i32(_NOP_NOP_TS))
-    write_i64_be(w, s64(ts_val, ts_ecr))
+    if ts:
+        write_i64_be(w, (urg & 0xFFFF) << 32 | _NOP_NOP_TS)  # checksum 0, urgent pointer
+        write_i64_be(w, s64(ts_val, ts_ecr))
+    else:
+        write_i32_be(w, s32(urg & 0xFFFF))
 
 
 def write_sack(w: BytesWriter, blocks: list[tuple[int, int]]) -> None:
     """Append NOP, NOP, SACK: 4 + 8 bytes a block (RFC 2018 3)."""
-    write_i32_be(w, i32(_NOP_NOP_SACK + 2 + 8 * len(blocks)))
+    write_i32_be(w, s32(_NOP_NOP_SACK + 2 + 8 * len(blocks)))
     for left, right in blocks:
-        write_i32_be(w, i32(s32(left)))
-        write_i32_be(w, i32(s32(right)))
+        write_i64_be(w, s64(left, right))
 
 
 def write_syn_options(
     w: BytesWriter, mss: i64, wscale: i64, sack_permitted: bool, ts: bool, ts_val: i64, ts_ecr: i64
 ) -> None:
     """Append a SYN's options in 4-byte groups: MSS, [NOP NOP SACK-permitted], [timestamps], [NOP window scale]."""
-    write_i32_be(w, i32((OPT_MSS << 24) | (4 << 16) | (mss & 0xFFFF)))
+    write_i32_be(w, s32((_MSS << 16) | (mss & 0xFFFF)))
     if sack_permitted:
-        write_i32_be(w, i32((OPT_NOP << 24) | (OPT_NOP << 16) | (OPT_SACK_PERMITTED << 8) | 2))
+        write_i32_be(w, _NOP_NOP_SACK_PERMITTED)
     if ts:
-        write_timestamps(w, ts_val, ts_ecr)
+        write_i32_be(w, _NOP_NOP_TS)
+        write_i64_be(w, s64(ts_val, ts_ecr))
     if wscale >= 0:
-        write_i32_be(w, i32((OPT_NOP << 24) | (OPT_WSCALE << 16) | (3 << 8) | wscale))
+        write_i32_be(w, s32((_NOP_WSCALE << 8) | wscale))
 
 
 def write_user_timeout(w: BytesWriter, value: i64) -> None:
     """Append the user timeout option (RFC 5482 3.3): 4 bytes."""
-    write_i32_be(w, i32(s32((OPT_USER_TIMEOUT << 24) | (4 << 16) | (value & 0xFFFF))))
+    write_i32_be(w, s32((OPT_USER_TIMEOUT << 24) | (4 << 16) | (value & 0xFFFF)))
 
 
 def syn_options_size(wscale: i64, sack_permitted: bool, ts: bool) -> i64:
@@ -243,13 +251,14 @@ def encode_options(seg: Segment) -> bytes:
     """All options of a Segment built by name, padded with zeros to a multiple of 4 (MUST-69)."""
     w = BytesWriter()
     if seg.mss:
-        write_i32_be(w, i32((OPT_MSS << 24) | (4 << 16) | (seg.mss & 0xFFFF)))
+        write_i32_be(w, s32((_MSS << 16) | (seg.mss & 0xFFFF)))
     if seg.sack_permitted:
-        write_i32_be(w, i32((OPT_NOP << 24) | (OPT_NOP << 16) | (OPT_SACK_PERMITTED << 8) | 2))
+        write_i32_be(w, _NOP_NOP_SACK_PERMITTED)
     if seg.ts:
-        write_timestamps(w, seg.ts_val, seg.ts_ecr)
+        write_i32_be(w, _NOP_NOP_TS)
+        write_i64_be(w, s64(seg.ts_val, seg.ts_ecr))
     if seg.wscale >= 0:
-        write_i32_be(w, i32((OPT_NOP << 24) | (OPT_WSCALE << 16) | (3 << 8) | seg.wscale))
+        write_i32_be(w, s32((_NOP_WSCALE << 8) | seg.wscale))
     if seg.sack:
         write_sack(w, seg.sack)
     if seg.user_timeout >= 0:
@@ -261,42 +270,45 @@ def parse(seg: Segment, buf: bytes, start: i64, end: i64) -> i64:
     """Fill ``seg`` from ``buf[start:end]``. Returns OK, or the reason why this is no segment; never raises."""
     if end - start < HEADER_SIZE:
         return TOO_SHORT
-    ports_seq: i64 = read_i64_be(buf, start)
-    ack_word: i64 = read_i64_be(buf, start + 8)
-    ports: i64 = (ports_seq >> 32) & MASK
-    word: i64 = ack_word & MASK
-    header_size: i64 = (word >> 28) << 2
+    first = read_i64_be(buf, start)  # ports, SEQ
+    last = read_i64_be(buf, start + 12)  # data offset, flags, window, checksum, urgent pointer
+    header_size: i64 = (last >> 58) & 0x3C
     if header_size < HEADER_SIZE or header_size > end - start:
         return BAD_DATA_OFFSET
-    flags: i64 = (word >> 16) & 0xFF
+    flags: i64 = (last >> 48) & 0xFF
     data_len: i64 = end - start - header_size
-    seg.src_port = ports >> 16
-    seg.dst_port = ports & 0xFFFF
-    seg.seq = ports_seq & MASK
-    seg.ack = (ack_word >> 32) & MASK
+    seg.src_port = (first >> 48) & 0xFFFF
+    seg.dst_port = (first >> 32) & 0xFFFF
+    seg.seq = first & MASK
+    seg.ack = read_i64_be(buf, start + 4) & MASK
     seg.flags = flags
-    seg.wnd = word & 0xFFFF
-    seg.urg = i64(read_i16_be(buf, start + 18)) & 0xFFFF
+    seg.wnd = (last >> 32) & 0xFFFF
+    seg.urg = last & 0xFFFF
     seg.buf = buf
     seg.data_start = start + header_size
     seg.data_len = data_len
     seg.len = data_len + ((flags & SYN) >> 1) + (flags & FIN)
-    if header_size == 32 and i64(read_i32_be(buf, start + 20)) == _NOP_NOP_TS:
-        # The one option block that matters for speed
-        seg.ts = True
-        stamps: i64 = read_i64_be(buf, start + 24)
-        seg.ts_val = (stamps >> 32) & MASK
-        seg.ts_ecr = stamps & MASK
+    if seg.rare:
         _no_rare_options(seg)
-        return OK
+    if header_size == 32:
+        options = read_i64_be(buf, start + 20)
+        if options >> 32 == _NOP_NOP_TS:
+            # The one option block that matters for speed
+            seg.ts = True
+            seg.ts_val = options & MASK
+            seg.ts_ecr = read_i64_be(buf, start + 24) & MASK
+            return OK
     seg.ts = False
-    _no_rare_options(seg)
-    if header_size == HEADER_SIZE or (flags & SYN and _parse_our_syn(seg, buf, start + HEADER_SIZE, header_size)):
+    if header_size == HEADER_SIZE:
+        return OK
+    seg.rare = True
+    if flags & SYN and _parse_our_syn(seg, buf, start + HEADER_SIZE, header_size):
         return OK
     return _parse_options(seg, buf, start + HEADER_SIZE, start + header_size)
 
 
 def _no_rare_options(seg: Segment) -> None:
+    seg.rare = False
     seg.mss = 0
     seg.wscale = -1
     seg.sack_permitted = False
@@ -307,20 +319,24 @@ def _no_rare_options(seg: Segment) -> None:
 
 def _parse_our_syn(seg: Segment, buf: bytes, i: i64, header_size: i64) -> bool:
     """A SYN's options as ``write_syn_options`` lays out all of them: half of the segments with options to look for."""
+    if header_size != HEADER_SIZE + 24:
+        return False
+    mss = read_i64_be(buf, i)
+    stamps = read_i64_be(buf, i + 8)
+    wscale = read_i64_be(buf, i + 16)
     if (
-        header_size != HEADER_SIZE + 24
-        or i64(read_i16_be(buf, i)) != _MSS
-        or i64(read_i32_be(buf, i + 4)) != _NOP_NOP_SACK_PERMITTED
-        or i64(read_i32_be(buf, i + 8)) != _NOP_NOP_TS
-        or i64(read_i32_be(buf, i + 20)) >> 8 != _NOP_WSCALE
+        mss >> 48 != _MSS
+        or mss & MASK != _NOP_NOP_SACK_PERMITTED
+        or stamps >> 32 != _NOP_NOP_TS
+        or (wscale & MASK) >> 8 != _NOP_WSCALE
     ):
         return False
-    seg.mss = i64(read_i16_be(buf, i + 2)) & 0xFFFF
+    seg.mss = (mss >> 32) & 0xFFFF
     seg.sack_permitted = True
     seg.ts = True
-    seg.ts_val = i64(read_i32_be(buf, i + 12)) & MASK
-    seg.ts_ecr = i64(read_i32_be(buf, i + 16)) & MASK
-    seg.wscale = buf[i + 23]
+    seg.ts_val = stamps & MASK
+    seg.ts_ecr = (wscale >> 32) & MASK
+    seg.wscale = wscale & 0xFF
     return True
 
 
