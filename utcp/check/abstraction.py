@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import marshal
 from collections.abc import Iterable
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final
 
-from utcp.check.world import CLIENT, SERVER, End, World, timestamp
+from utcp.check.world import End, World, timestamp
 from utcp.core.connection import Connection
 from utcp.core.stack import NEVER
 from utcp.core.tcb import Tcb
-from utcp.wire.segment import Segment, decode
+from utcp.wire.segment import decode
 
 # More time-outs in a row than this are told apart no more: a peer may keep its window closed for ever
 MAX_RETRIES: Final = 12
@@ -48,6 +50,7 @@ _IGNORED: Final = frozenset(
             "rttvar",
             "rto",
             "rtt_seq",
+            "rtt_round",
         ),
         *("cwnd", "ssthresh", "congestion", "rate", "paced_until", "sizing"),
     }
@@ -63,74 +66,98 @@ _RECOVERY: Final = (
 
 def _variables() -> tuple[str, ...]:
     """The names of everything else a TCB holds: a variable that is new to the engine counts until it is left out."""
-    names = set(getattr(Tcb, "__slots__", ())) or {
-        name for name in dir(Tcb) if not name.startswith("_") and not callable(getattr(Tcb, name))
-    }
-    return tuple(sorted(names - _IGNORED - _SPECIAL))
+    names = getattr(Tcb, "__slots__", ()) or _compiled(Tcb)
+    return tuple(sorted(set(names) - _IGNORED - _SPECIAL))
 
 
-_VARIABLES: Final = _variables()
+def _compiled(kind: type) -> tuple[str, ...]:
+    """The attributes of a compiled class."""
+    return tuple(name for base in kind.__mro__ for name in vars(base).get("__mypyc_attrs__", ()))
 
 
-def key(world: World) -> int:
-    """The world's abstract state, as the hash of its plain values (marshal: ``hash(-1)`` is ``hash(-2)``)."""
-    order = _Order(world)
-    ends = tuple(_end(world, end, order) for end in world.ends)
-    segments = [(flying.to, _segment(decode(flying.payload), flying.to, order)) for flying in world.flight]
-    held = sorted(segment for segment, flying in zip(segments, world.flight, strict=True) if flying.held)
-    prompt = [segment for segment, flying in zip(segments, world.flight, strict=True) if not flying.held]
-    prompt.sort(key=lambda segment: segment[0])  # a queue for each direction
-    streams = tuple((iss, stream.written, stream.ended) for iss, stream in sorted(world.streams.items()))
-    return hash(marshal.dumps((ends, held, prompt, order.limit, streams, world.faults), 2))
+_deadlines_of: Final = attrgetter(*_DEADLINES)
+_variables_of: Final = attrgetter(*_variables())
+_recovery_of: Final = attrgetter(*_RECOVERY)
+_undo_of: Final = attrgetter(*_UNDO)
+
+
+def keys(world: World) -> tuple[int, int]:
+    """The world's abstract state, and that of its two ends alone, with nothing in flight.
+
+    Each is the hash of plain values (as marshal writes them: ``hash(-1)`` is ``hash(-2)``).
+    """
+    times = _Times(world.now)
+    ends = [_end(end, times) for end in world.ends]
+    streams = [(iss, stream.written, stream.ended) for iss, stream in sorted(world.streams.items())]
+    plain = marshal.dumps((ends, streams, world.faults), 2)
+    alone = _Order(times, [], ([], []))
+
+    limit = world.network_limit()
+    segments = [(flying.to, flying.held, *_segment(flying.payload)) for flying in world.flight]
+    stamps: tuple[list[int], list[int]] = ([], [])
+    for to, _, _, echoed in segments:
+        for whose, stamp in zip((1 - to, to), echoed, strict=False):
+            stamps[whose].append(stamp)
+    order = _Order(times, [] if limit is None else [limit], stamps)
+    held = []
+    queues: tuple[list[Any], list[Any]] = ([], [])
+    for to, is_held, fields, echoed in segments:
+        ranked = [order.of_stamps[whose][stamp] for whose, stamp in zip((1 - to, to), echoed, strict=False)]
+        if is_held:
+            held.append((to, fields, ranked))
+        else:
+            queues[to].append((fields, ranked))
+    flight = sorted(held), queues, limit is not None and order.of_instants[limit]
+    return hash(plain + marshal.dumps((order.ranks, flight), 2)), hash(plain + marshal.dumps(alone.ranks, 2))
+
+
+class _Times:
+    """The instants and each end's timestamps that a state holds, in the order in which they were met."""
+
+    def __init__(self, now: int) -> None:
+        self.now = now
+        self.instants: list[int] = []
+        self.stamps: tuple[list[int], list[int]] = ([], [])
 
 
 class _Order:
-    """Ranks in place of instants, and of each end's timestamps."""
+    """Ranks in their place: among each other, the present, and what a network adds."""
 
-    def __init__(self, world: World) -> None:
-        limit = world.network_limit()
-        instants: set[int] = {world.now, world.now if limit is None else limit}
-        stamps: tuple[set[int], set[int]] = ({timestamp(world.now)}, {timestamp(world.now)})
-        for end in world.ends:
-            mine, theirs = stamps[end.index], stamps[1 - end.index]
-            for tcb in _connections(end):
-                instants.update(getattr(tcb, name) for name in _DEADLINES)
-                mine.add(tcb.rtx_ts)
-                if tcb.recovery is not None:
-                    mine.add(tcb.recovery.undo_ts)
-                theirs.add(tcb.ts_recent)
-            for record in _records(end):
-                instants.add(record[0])
-                mine.add(record[4])
-                theirs.add(record[3])
-        for flying in world.flight:
-            seg = decode(flying.payload)
-            if seg.ts:
-                stamps[1 - flying.to].add(seg.ts_val)
-                stamps[flying.to].add(seg.ts_ecr)
-        self.instants = _ranks(instants - {NEVER}) | {NEVER: -1}
-        self.limit = -1 if limit is None else self.instants[limit]
-        self.stamps = (_ranks(stamps[CLIENT]), _ranks(stamps[SERVER]))
+    def __init__(self, times: _Times, instants: list[int], stamps: tuple[list[int], list[int]]) -> None:
+        now = timestamp(times.now)
+        self.of_instants = _ranks([times.now, *times.instants, *instants])
+        self.of_stamps = [_ranks([now, *mine, *more]) for mine, more in zip(times.stamps, stamps, strict=True)]
+        self.ranks = (
+            [self.of_instants[at] for at in times.instants],
+            [[of[stamp] for stamp in mine] for of, mine in zip(self.of_stamps, times.stamps, strict=True)],
+        )
 
 
 def _ranks(values: Iterable[int]) -> dict[int, int]:
-    return {value: rank for rank, value in enumerate(sorted(values))}
+    ranks = {value: rank for rank, value in enumerate(sorted(set(values)))}
+    if NEVER in ranks:
+        ranks[NEVER] = -1
+    return ranks
 
 
-def _end(world: World, end: End, order: _Order) -> tuple[Any, ...]:
+def _end(end: End, times: _Times) -> tuple[Any, ...]:
     if end.vanished:
         return ()
     listener = end.listener
+    mine, theirs = times.stamps[end.index], times.stamps[1 - end.index]
+    records = []
+    for at, snd_nxt, rcv_nxt, recent, last in _records(end):
+        times.instants.append(at)
+        theirs.append(recent)
+        mine.append(last)
+        records.append((snd_nxt, rcv_nxt))
     return (
         end.steps_taken,
         end.read,
         end.isn.next,
         end.connection is not None and _held(end.connection),
-        tuple(_tcb(tcb, end, order) for tcb in _connections(end)),
-        tuple(
-            (order.instants[at], snd_nxt, rcv_nxt, order.stamps[1 - end.index][recent], order.stamps[end.index][last])
-            for at, snd_nxt, rcv_nxt, recent, last in _records(end)
-        ),
+        [_tcb(tcb, times, mine, theirs) for tcb in _connections(end)],
+        records,
         listener is not None and (listener.closed, listener.pending, listener.embryonic),
     )
 
@@ -141,7 +168,7 @@ def _held(connection: Connection) -> tuple[Any, ...]:
 
 
 def _connections(end: End) -> list[Connection]:
-    return sorted(end.engine.connections(), key=lambda connection: connection.key)
+    return sorted(end.engine.connections(), key=attrgetter("key"))
 
 
 def _records(end: End) -> list[tuple[int, int, int, int, int]]:
@@ -154,51 +181,57 @@ def _records(end: End) -> list[tuple[int, int, int, int, int]]:
     ]
 
 
-def _tcb(tcb: Connection, end: End, order: _Order) -> tuple[Any, ...]:
-    limited = tcb.stack.now - tcb.challenged_at < tcb.policy.challenge_ack_interval
+def _tcb(tcb: Connection, times: _Times, mine: list[int], theirs: list[int]) -> tuple[Any, ...]:
+    times.instants += _deadlines_of(tcb)
+    theirs.append(tcb.ts_recent)
+    mine.append(tcb.rtx_ts)
     return (
-        tuple(order.instants[getattr(tcb, name)] for name in _DEADLINES),
-        order.stamps[1 - end.index][tcb.ts_recent],
-        order.stamps[end.index][tcb.rtx_ts],
-        limited,
+        tcb.stack.now - tcb.challenged_at < tcb.policy.challenge_ack_interval,
         min(tcb.rtx_count, MAX_RETRIES),
         tcb.rtt_at < NEVER and tcb.rtt_seq,
-        _recovery(tcb, end, order),
-        tuple(_plain(getattr(tcb, name)) for name in _VARIABLES),
+        _recovery(tcb, mine),
+        [value if type(value) in _PLAIN else _plain(value) for value in _variables_of(tcb)],
     )
 
 
-def _recovery(tcb: Connection, end: End, order: _Order) -> tuple[Any, ...]:
+def _recovery(tcb: Connection, mine: list[int]) -> tuple[Any, ...]:
     """The scoreboard, with the order of the instants at which its runs left; what may be undone."""
     r = tcb.recovery
     if r is None:
         return ()
+    undo = r.undo_marker >= 0
+    if undo:
+        mine.append(r.undo_ts)
     runs = range(r.runs.count)
-    sent = _ranks({r.rack_xmit_at, *(r.runs.sent_at(i) for i in runs)})
+    sent = _ranks([r.rack_xmit_at, *(r.runs.sent_at(i) for i in runs)])
     return (
         sent[r.rack_xmit_at],
         r.runs.una,
-        tuple((r.runs.right(i), sent[r.runs.sent_at(i)], r.runs.flags(i)) for i in runs),
-        tuple(getattr(r, name) for name in _RECOVERY),
-        r.undo_marker >= 0 and (*(getattr(r, name) for name in _UNDO), order.stamps[end.index][r.undo_ts]),
+        [(r.runs.right(i), sent[r.runs.sent_at(i)], r.runs.flags(i)) for i in runs],
+        _recovery_of(r),
+        undo and _undo_of(r),
     )
+
+
+_PLAIN: Final = frozenset({int, bool, str, bytes, type(None)})
 
 
 def _plain(value: Any) -> Any:
     """A value that can be compared, of whatever the engine keeps in a variable."""
-    if value is None or isinstance(value, (bool, str, bytes)):
+    if type(value) in _PLAIN:
         return value
     if isinstance(value, int):
-        return int(value)  # of an enum too
+        return int(value)  # of an enum
     if isinstance(value, (list, tuple)):
-        return tuple(_plain(one) for one in value)
-    names = getattr(value, "__dict__", None) or getattr(type(value), "__slots__", None) or dir(value)
-    found = ((name, getattr(value, name)) for name in sorted(names) if not name.startswith("__"))
-    return tuple((name, _plain(one)) for name, one in found if not callable(one))
+        return [_plain(one) for one in value]
+    names = getattr(value, "__dict__", None) or getattr(type(value), "__slots__", None) or _compiled(type(value))
+    return [(name, _plain(getattr(value, name))) for name in sorted(names)]
 
 
-def _segment(seg: Segment, to: int, order: _Order) -> tuple[Any, ...]:
-    """The data itself follows from the sequence number."""
-    stamps = (order.stamps[1 - to][seg.ts_val], order.stamps[to][seg.ts_ecr]) if seg.ts else ()
-    options = (seg.mss, seg.wscale, seg.sack_permitted, tuple(seg.sack), seg.user_timeout)
-    return seg.flags, seg.seq, seg.ack, seg.wnd, seg.urg, seg.data_len, stamps, options
+@lru_cache(100_000)
+def _segment(payload: bytes) -> tuple[tuple[Any, ...], tuple[int, ...]]:
+    """What a segment says, and its timestamps. The data itself follows from the sequence number."""
+    seg = decode(payload)
+    options = seg.mss, seg.wscale, seg.sack_permitted, tuple(seg.sack), seg.user_timeout
+    stamps = (seg.ts_val, seg.ts_ecr) if seg.ts else ()
+    return (seg.flags, seg.seq, seg.ack, seg.wnd, seg.urg, seg.data_len, options), stamps

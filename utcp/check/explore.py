@@ -6,9 +6,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from utcp.check.abstraction import key
+from utcp.check.abstraction import keys
 from utcp.check.scenarios import Scenario
-from utcp.check.snapshot import CAN_FREEZE, freeze, thaw
+from utcp.check.snapshot import Saved, restore, save
 from utcp.check.world import World
 from utcp.core.states import State
 
@@ -76,8 +76,9 @@ class _Search:
         self.result = Result(scenario, faults, prompt)
         self.config = config
         self.limit, self.max_depth = limit, depth
-        self.world = world
-        self.frontier: deque[tuple[int, bytes, list[str], bool]] = deque()
+        self.world = world(scenario, config)  # the one world there is: it is put back to every state to start from
+        self.saved: Saved = []  # what it was put back to last
+        self.frontier: deque[tuple[int, Saved, list[str], bool]] = deque()
         # By the number of a state, in the order in which they were found
         self.numbers: dict[int, int] = {}
         self.parents: list[int] = []
@@ -92,7 +93,7 @@ class _Search:
     def run(self) -> Result:
         result = self.result
         try:
-            self._add(self.world(result.scenario, self.config), -1, "")
+            self._add(-1, self._calls(0, ""))
             while self.frontier:
                 if self.limit is not None and len(self.numbers) >= self.limit:
                     result.complete = False
@@ -109,42 +110,59 @@ class _Search:
         result.depth = max(self.depths, default=0)
         return result
 
-    def _expand(self, number: int, frozen: bytes, choices: list[str], silence: bool) -> None:
-        result = self.result
+    def _expand(self, number: int, saved: Saved, choices: list[str], silence: bool) -> None:
+        result, world, self.saved = self.result, self.world, saved
         if self.max_depth is not None and self.depths[number] >= self.max_depth:
             result.complete = False
             self.ends.append(number)
             return
         if silence and self.broken_silence is None:
-            self._try_silence(number, frozen)
+            self._try_silence(number, saved)
         moved = False
         for choice in choices:
-            world = self._at(number, frozen)
+            restore(saved)
             faults = world.faults
-            self._apply(world, number, choice)
-            result.steps += 1
-            found = self._add(world, number, choice)
+            found = self._step(number, choice)
             if found == number and choice == "t" and choice in world.choices(result.faults, result.prompt):
-                self._apply(world, number, choice)  # a deadline has only moved, as keepalive's does: once more
-                found = self._add(world, number, "t t")
+                found = self._step(number, "t", "t ")  # a deadline has only moved, as keepalive's does: once more
             moved = moved or found != number
             if found != number and world.faults == faults:
                 self.next[number].append(found)
                 if choice[0] == "d":
                     self.storm[number].append(found)
         if not moved:
-            self._guard(self._at(number, frozen).check_the_end, number, "")
+            restore(saved)
+            self._guard(world.check_the_end, number, "")
             result.ends += 1
             self.ends.append(number)
 
-    def _at(self, number: int, frozen: bytes) -> World:
-        if CAN_FREEZE:
-            return thaw(frozen, self.world)
-        return replay(self.result.scenario, self._schedule(number), self.config, self.world)
+    def _step(self, number: int, choice: str, before: str = "") -> int:
+        """Apply a choice, and with it the calls that follow at once. The number of the state it leads to.
 
-    def _add(self, world: World, parent: int, choice: str) -> int:
+        ``before``: the choices that were made since the world was in the state ``number``.
+        """
+        self.result.steps += 1
+        self._apply(number, before + choice)
+        return self._add(number, self._calls(number, before + choice))
+
+    def _calls(self, number: int, choice: str) -> str:
+        """Prompt applications have taken their steps before anything else happens: no state of its own for each."""
+        while self.result.prompt and (calls := self.world.calls()):
+            choice = f"{choice} {calls[0]}".lstrip()
+            self._apply(number, choice)
+        return choice
+
+    def _apply(self, number: int, choices: str) -> None:
+        """Apply the last of the choices made since the world was in the state ``number``."""
+        world = self.world
+        self._guard(lambda: world.apply(choices.rpartition(" ")[2]), number, choices)
+        self.result.transitions.update(world.take_transitions())
+        if world.resets and self.result.scenario.graceful and not world.faults:
+            self._fail("I6: a RST in a graceful run without faults", number, choices)
+
+    def _add(self, parent: int, choice: str) -> int:
         """The number of the world's state, a new one if nobody has seen it."""
-        state = key(world)
+        state, alone = keys(self.world)
         number = self.numbers.setdefault(state, len(self.numbers))
         if number == len(self.parents):
             self.parents.append(parent)
@@ -152,39 +170,26 @@ class _Search:
             self.depths.append(self.depths[parent] + 1 if number else 0)
             self.next.append([])
             self.storm.append([])
-            choices = world.choices(self.result.faults, self.result.prompt)
-            silence = self._new_silence(world)
-            self.frontier.append((number, freeze(world) if CAN_FREEZE else b"", choices, silence))
+            choices = self.world.choices(self.result.faults, self.result.prompt)
+            silence = alone not in self.silent  # nobody has tried yet what comes of silence in this state of the ends
+            self.silent.add(alone)
+            saved = save(self.world, self.saved)
+            self.frontier.append((number, saved, choices, silence))
         return number
 
-    def _apply(self, world: World, number: int, choice: str) -> None:
-        self._guard(lambda: world.apply(choice), number, choice)
-        self.result.transitions.update(world.take_transitions())
-        if world.resets and self.result.scenario.graceful and not world.faults:
-            self._fail("I6: a RST in a graceful run without faults", number, choice)
-
-    def _new_silence(self, world: World) -> bool:
-        """Whether nobody has tried what comes of silence in this state of the two ends."""
-        flight, world.flight = world.flight, []
-        alone = key(world)
-        world.flight = flight
-        known = alone in self.silent
-        self.silent.add(alone)
-        return not known
-
-    def _try_silence(self, number: int, frozen: bytes) -> None:
+    def _try_silence(self, number: int, saved: Saved) -> None:
         """From here on nothing gets through.
 
         That takes many steps at once, so what it finds is told only if the search finds nothing by single ones.
         """
-        world = self._at(number, frozen)
+        restore(saved)
         self.result.silences += 1
         try:
-            self._guard(lambda: world.apply("x"), number, "x")
+            self._guard(lambda: self.world.apply("x"), number, "x")
         except _Found:
             self.broken_silence = self.result.violation, self.result.trace
             self.result.violation, self.result.trace = "", []
-        self.result.transitions.update(world.take_transitions())
+        self.result.transitions.update(self.world.take_transitions())
 
     def _guard(self, step: Any, number: int, choice: str) -> None:
         try:
@@ -195,13 +200,13 @@ class _Search:
 
     def _fail(self, violation: str, number: int, choice: str) -> None:
         self.result.violation = violation
-        self.result.trace = self._schedule(number) + [choice] * bool(choice)
+        self.result.trace = self._schedule(number) + choice.split()
         raise _Found
 
     def _schedule(self, number: int) -> list[str]:
         schedule: list[str] = []
-        while number > 0:
-            schedule += self.choices[number].split()
+        while number >= 0:
+            schedule += reversed(self.choices[number].split())
             number = self.parents[number]
         return schedule[::-1]
 

@@ -181,7 +181,7 @@ class World:
 
         ``prompt``: an application takes its next step as soon as it can, before anything else happens.
         """
-        found = [name[0] for name, end in zip(NAMES, self.ends, strict=True) if self._enabled(end)]
+        found = self.calls()
         if found and prompt:
             return found[:1]
         seen: set[object] = set()
@@ -197,6 +197,10 @@ class World:
         if at is not None and self._in_time(at):
             found.append("t")
         return found
+
+    def calls(self) -> list[str]:
+        """Which applications can take their next step."""
+        return [name[0] for name, end in zip(NAMES, self.ends, strict=True) if self._enabled(end)]
 
     def next_deadline(self) -> int | None:
         """When the next timer has an effect: an engine's ``next_timeout`` may be earlier."""
