@@ -151,6 +151,16 @@ def test_an_ack_of_nothing_new_opens_no_scoreboard(options: str) -> None:
     assert has_scoreboard(s) == (not options)
 
 
+def test_what_came_twice_is_no_news_when_nothing_is_in_flight() -> None:
+    """A late D-SACK: there is no scoreboard to look it up in, and none is made for it."""
+    s = established(options="sackok")
+    s.send(1000)
+    s.take()
+    s.recv(". seq=b ack=a+1000")
+    s.recv(". seq=b ack=a+1000 sack=a:a+1000")
+    assert not has_scoreboard(s)
+
+
 def test_without_sack_the_option_is_not_looked_at() -> None:
     s = established()
     s.send(3000)

@@ -40,6 +40,21 @@ def test_each_of_them_may_be_the_earliest(name: str) -> None:
     assert earliest_deadline(s.conn) == NEVER
 
 
+def test_a_deadline_that_has_its_entry_gets_no_other_one() -> None:
+    s = established()
+    s.send(1)
+    s.take()
+    entries = len(s.engine.stack.wheel)
+    for at in (s.conn.armed_at, s.conn.armed_at + 1, NEVER):
+        s.conn.rtx_at = at
+        arm(s.conn)
+        assert len(s.engine.stack.wheel) == entries
+    s.conn.rtx_at = s.conn.armed_at - 1
+    arm(s.conn)
+    assert len(s.engine.stack.wheel) == entries + 1
+    assert s.engine.next_timeout() == s.conn.rtx_at
+
+
 @pytest.mark.parametrize("name", DEADLINES)
 def test_each_of_them_ends_with_the_connection(name: str) -> None:
     s = idle()
@@ -265,7 +280,8 @@ def test_the_interval_of_window_probes_doubles_sixteen_times_at_most() -> None:
 
 def test_a_deadline_that_has_passed_is_over_before_anything_is_sent() -> None:
     """Between handle_timeout and transmit somebody may look; nothing is due any more."""
-    for name, s in waiting_scripts().items():
+    for case, s in waiting_scripts().items():
+        name = case.split(",")[0]
         s.now = getattr(s.conn, name)
         assert s.now < NEVER, name
         with s.together():
@@ -286,6 +302,9 @@ def waiting_scripts() -> dict[str, Script]:
     s.send(1)
     scripts["persist_at"] = s = established(wnd=0)
     s.send(1)
+    scripts["persist_at, window of one byte"] = s = established()
+    s.recv(". seq=b ack=a wnd=1")
+    s.send(10)
     scripts["keepalive_at"] = established(Config(keepalive=True))
     scripts["pace_at"] = s = established(Config(congestion_control="reno"))
     s.send(10_000)

@@ -5,12 +5,13 @@ What arrives is told byte by byte; what is answered, when and how often, is exac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 
 from support.script import Script
-from support.states import established, fin_wait_1, fin_wait_2
+from support.states import close_wait, closing, established, fin_wait_1, fin_wait_2, last_ack
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.wire.seq import seq_add
@@ -75,6 +76,17 @@ def test_a_segment_without_text_and_fin_is_an_acknowledgment() -> None:
             s.silent_for(0.2)
             assert s.conn.state in (before, State.FIN_WAIT_2)
             assert s.conn.rcv_nxt == s.seq("b")
+
+
+@pytest.mark.parametrize("make", [close_wait, closing, last_ack])
+@pytest.mark.parametrize("flags", ["P.", "FP."])
+def test_after_its_fin_the_peer_has_nothing_to_say(make: Callable[[], Script], flags: str) -> None:
+    """Should not occur; the text is ignored, and so is a second FIN."""
+    s = make()
+    for offset in (1, 2):
+        s.recv(f"{flags} seq=b+{offset} ack=a len=10")
+        s.silent()
+    assert (s.conn.rcv_nxt, s.conn.bytes_in, s.conn.readable_bytes) == (s.seq("b+1"), 0, 0)
 
 
 @pytest.mark.parametrize("length", [0, 1, 5])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.script import RTO, Script
+from support.script import RTO, Script, ns
 from support.states import established
 from utcp.core.config import Config
 from utcp.core.paths import PathError
@@ -55,6 +55,22 @@ class TestScheduling:
         s.expect_after(PTO + 0.2, "P. seq=a ack=b len=1000")
         s.expect_after(1.0, "P. seq=a ack=b len=1000")
         assert s.recorder.timers == ["loss-probe", "retransmit"]
+
+    @pytest.mark.parametrize(("size", "delay"), [(999, 0.2), (1000, 0.2), (1001, 0.0), (1002, 0.0)])
+    def test_a_byte_more_than_a_segment_is_not_alone(self, size: int, delay: float) -> None:
+        s = established(Config(rto_min=1.0, nodelay=True), options="sackok")
+        s.send(size)
+        s.take()
+        assert s.conn.tlp_at == s.now + ns(PTO + delay)
+        s.advance(0.01)
+        s.recv(". seq=b ack=A")
+
+    def test_a_round_trip_of_no_time_is_one(self) -> None:
+        s = established(Config(rto_min=1.0), options="sackok", rtt=0)
+        assert s.conn.srtt == 0
+        s.send(2000)
+        assert len(s.take()) == 2
+        s.expect_after(SLACK, "P. seq=a+1000 ack=b len=1000")
 
     def test_no_round_trip_time_one_second(self) -> None:
         s = established(Config(rto_initial=2.0), options="sackok")

@@ -13,7 +13,7 @@ from utcp.core.recovery import enter_timeout, on_reordering_timeout
 from utcp.core.recovery_state import may_probe, open_scoreboard
 from utcp.core.rtt import back_off
 from utcp.core.stack import NEVER
-from utcp.core.states import FIN_WAIT_2, SYN_RECEIVED, SYN_SENT
+from utcp.core.states import SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import FIN_WAIT_2_EXPIRED, LINGER_EXPIRED, TIMED_OUT, enter_closed
 
@@ -46,9 +46,7 @@ def run_deadlines(tcb: Tcb) -> None:
         # Deviation: RFC 9293 3.6 knows no such timer; without it a peer that never closes would hold an
         # orphan for ever
         stack.tell_timer(tcb.key, "fin-wait-2")
-        tcb.fin_wait_2_at = NEVER
-        if tcb.st == FIN_WAIT_2:
-            enter_closed(tcb, FIN_WAIT_2_EXPIRED, None)
+        enter_closed(tcb, FIN_WAIT_2_EXPIRED, None)
     if not tcb.done:
         mark_dirty(tcb)
 
