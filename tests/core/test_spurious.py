@@ -110,6 +110,33 @@ class TestForwardRto:
         s.take()
         assert s.conn.recovery is None or s.conn.recovery.phase == 0
 
+    def test_again_when_the_same_segment_times_out_again(self) -> None:
+        s = timed_out()
+        s.expect_after(2 * RTO - 0.1, ". seq=a ack=b len=1000")
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+1000")
+        s.expect(". seq=a+10000 ack=b len=1000")
+        s.expect(". seq=a+11000 ack=b len=1000")
+
+    def test_not_when_another_one_does(self) -> None:
+        """Step 1: the time-out interrupts the recovery from the last one. What counts as lost waits no longer."""
+        s = timed_out()
+        s.recv(". seq=b ack=a+1000")
+        assert len(s.take()) == 2
+        s.expect_after(2 * RTO, ". seq=a+1000 ack=b len=1000")
+        s.recv(". seq=b ack=a+2000")
+        s.expect(". seq=a+2000 ack=b len=1000")
+        s.expect(". seq=a+3000 ack=b len=1000")
+
+    def test_with_SACK_a_duplicate_ack_first_decides_nothing(self) -> None:
+        """RFC 5682 3.1, step 2."""
+        s = timed_out(options="sackok")
+        s.recv(". seq=b ack=a")
+        s.silent()
+        s.recv(". seq=b ack=a+1000")
+        s.expect(". seq=a+10000 ack=b len=1000")
+        s.expect(". seq=a+11000 ack=b len=1000")
+
     def test_switched_off(self) -> None:
         s = timed_out(Config(congestion_control="reno", pacing=False, tlp=False, frto=False))
         s.recv(". seq=b ack=a+1000")
@@ -181,6 +208,21 @@ class TestUndo:
         assert s.conn.recovery.reordering_seen
         s.recv(". seq=b ack=a+9880")
         s.silent_for(60)
+
+    def test_without_SACK_what_duplicate_acks_said_is_forgotten(self) -> None:
+        """They were for what is acknowledged now: no more is in flight than the window allows."""
+        s = established(PLAIN, options="ts=9000/0")
+        s.send(30 * 988)
+        assert len(s.take()) == 10
+        s.silent_for(0.1)
+        for first in (9880, 10_868, 0):
+            s.recv(". seq=b ack=a ts=7000200/5000100")
+            s.expect(f". seq=a+{first} ack=b len=988")
+        s.recv(". seq=b ack=a+1976 ts=7000201/5000100")
+        assert undone(s) == 1
+        s.take()
+        info = s.conn.info()
+        assert info.cwnd - 988 < info.bytes_in_flight <= info.cwnd
 
     def test_a_fast_recovery_by_dsack_after_its_end(self) -> None:
         s = self.recovering()
