@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from utcp.core.hashing import half_sip_hash
+import utcp
+from utcp.core.hashing import half_sip_hash, keyed_hash
 
 
 def reference(key: bytes, message: bytes) -> bytes:
@@ -59,3 +60,24 @@ def test_against_the_definition(seed: int) -> None:
 def test_every_bit_depends_on_every_bit() -> None:
     flips = [int(half_sip_hash(1, 2, 3) ^ half_sip_hash(1, 2, 3 ^ 1 << bit)) for bit in range(32)]
     assert all(16 <= flip.bit_count() <= 48 for flip in flips)
+
+
+KEYS = [bytes(range(start, start + 16)) for start in range(32)]
+
+
+def keyed(key: bytes, word: int) -> int:
+    return int(keyed_hash(key, int.from_bytes(key[:4], "big"), int.from_bytes(key[4:8], "big"), word))
+
+
+def test_the_keyed_hash_of_this_build() -> None:
+    expected = half_sip_hash(0x00010203, 0x04050607, 80)
+    assert (keyed(KEYS[0], 80) == expected) is utcp.__compiled__
+
+
+def test_the_keyed_hash_depends_on_every_bit_of_the_word_and_on_the_key() -> None:
+    found = {keyed(KEYS[0], 1 << bit) for bit in range(32)} | {keyed(key, 0) for key in KEYS}
+    assert len(found) == 64
+    assert all(0 <= value < 1 << 63 for value in found)
+    assert any(value >= 1 << 62 for value in found)
+    assert any(value & 1 for value in found)
+    assert keyed(KEYS[1], 7) == keyed(KEYS[1], 7)

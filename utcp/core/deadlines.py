@@ -26,15 +26,15 @@ PROBE_SLACK: Final = 2_000_000
 
 
 def earliest_deadline(tcb: Tcb) -> i64:
-    at = tcb.rtx_at
-    at = min(at, tcb.tlp_at)
-    at = min(at, tcb.reo_at)
-    at = min(at, tcb.persist_at)
-    at = min(at, tcb.delack_at)
-    at = min(at, tcb.pace_at)
-    at = min(at, tcb.fin_wait_2_at)
-    at = min(at, tcb.linger_at)
-    return min(at, tcb.keepalive_at)
+    at = tcb.rtx_at  # no min(): it is called for each segment, and nine more calls are much, interpreted
+    at = tcb.tlp_at if tcb.tlp_at < at else at
+    at = tcb.reo_at if tcb.reo_at < at else at
+    at = tcb.persist_at if tcb.persist_at < at else at
+    at = tcb.delack_at if tcb.delack_at < at else at
+    at = tcb.pace_at if tcb.pace_at < at else at
+    at = tcb.fin_wait_2_at if tcb.fin_wait_2_at < at else at
+    at = tcb.linger_at if tcb.linger_at < at else at
+    return tcb.keepalive_at if tcb.keepalive_at < at else at
 
 
 def arm(tcb: Tcb) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.hashing import half_sip_hash
+from utcp.core.hashing import keyed_hash
 from utcp.core.paths import Path
 from utcp.core.tcb import Tcb
 from utcp.wire.seq import MASK, seq_gt
@@ -47,4 +47,4 @@ def raise_iss_above(tcb: Tcb, old_snd_nxt: i64) -> None:
 
 
 def _keyed_hash(route: Path, local_port: i64, remote_port: i64) -> i64:
-    return half_sip_hash(route.key0, route.key1, (local_port << 16) | remote_port)
+    return keyed_hash(route.key, route.key0, route.key1, (local_port << 16) | remote_port)
