@@ -131,6 +131,14 @@ def test_the_ladder_is_plain_text_where_there_is_no_terminal() -> None:
     assert re.search(".*".join(order), done.stdout, re.DOTALL), done.stdout
 
 
+def test_with_ecn() -> None:
+    done = demo("--msl", "0.1", "--ecn")
+    assert done.returncode == 0
+    assert re.search(r"─ SEW SYN,ECE,CWR seq=0 ─+▶.*◀ S\.E SYN,ACK,ECE seq=0 ack=1 ─", done.stdout, re.DOTALL), (
+        done.stdout
+    )
+
+
 def tool(name: str) -> str:
     path = shutil.which(name)
     if path is None:

@@ -63,15 +63,30 @@ class Setup:
         self.device = FakeDevice()
         self.rules = Rules()
         self.captured: list[tuple[str, str, bytes, list[str] | None]] = []
+        self.fields: list[int] = []  # of ECN, in the order of ``captured``
         kernel = [KernelAddress(INTERFACE, Endpoint("127.0.0.1", 0))]
-        self.gateway = Gateway(self.device, kernel, impair=self.rules, capture=self._capture)
+        self.marked: set[bytes] = set()  # data of segments that a congested router marks
+        self.gateway = Gateway(self.device, kernel, impair=self.rules, mark=self._mark, capture=self._capture)
         self.peer = Peer(self.gateway.kernel[0].udp, 7)
         assert self.gateway.routes.host_address(self.peer.endpoint) == "10.99.0.2"
         self._thread = threading.Thread(target=self.gateway.run)
         self._thread.start()
 
-    def _capture(self, time_ns: int, src: str, dst: str, segment: bytes, comments: list[str] | None) -> None:
+    def _mark(self, direction: Direction, segment: bytes) -> bool:
+        return decode(segment).data in self.marked
+
+    def _capture(
+        self,
+        time_ns: int,
+        src: str,
+        dst: str,
+        segment: bytes,
+        comments: list[str] | None,
+        direction: int,
+        ecn: int,
+    ) -> None:
         self.captured.append((src, dst, segment, comments))
+        self.fields.append(ecn)
 
     def close(self) -> None:
         self.gateway.stop()
@@ -115,6 +130,24 @@ def test_ecn_bits_cross_both_ways(setup: Setup) -> None:
     setup.device.emit(Segment(80, 7), ecn=3)
     _, ancillary, _, _ = setup.peer.socket.recvmsg(100, 100)
     assert ancillary[0][2] == b"\x03"
+
+
+def test_marks_both_ways(setup: Setup) -> None:
+    """Only what is ECN-capable is marked; what crosses the device is captured with its field."""
+    setup.marked = {b"marked"}
+    for tos in (0, 2, 1):
+        setup.peer.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+        setup.peer.send(ACK, b"marked")
+        assert setup.device.take().ecn == (3 if tos else 0)
+        setup.peer.send(ACK, b"not")
+        assert setup.device.take().ecn == tos
+    setup.peer.socket.setsockopt(socket.IPPROTO_IP, 13, 1)  # IP_RECVTOS
+    for ecn in (0, 2):
+        setup.device.emit(Segment(80, 7, data=b"marked"), ecn=ecn)
+        _, ancillary, _, _ = setup.peer.socket.recvmsg(100, 100)
+        assert ancillary[0][2] == (b"\x03" if ecn else b"\0")
+    assert setup.fields == [0, 0, 3, 2, 3, 1, 0, 3]
+    assert setup.gateway.counters.impaired == {"to-kernel marked": 2, "to-utcp marked": 1}
 
 
 def test_mss_is_clamped_both_ways(setup: Setup) -> None:

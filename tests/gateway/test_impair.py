@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from utcp.gateway import PASS, Direction, Impairments, LinkQuality, Rules
+from utcp.gateway import PASS, Direction, Impairments, LinkQuality, Marks, Rules
 from utcp.wire.segment import ACK, FIN, Segment
 
 MS = 1_000_000
@@ -122,3 +122,17 @@ def test_what_no_rule_picks_goes_on_to_the_next_impairment() -> None:
     assert rules(Direction.TO_KERNEL, SEGMENT, 5) == ()
     assert rules(Direction.TO_KERNEL, SEGMENT, 5) == (5,)
     assert rules(Direction.TO_KERNEL, b"no segment", 5) == (5,)
+
+
+def test_marks_are_drawn_for_each_direction() -> None:
+    def drawn(seed: int, **chances: float) -> list[bool]:
+        marks = Marks(seed, **{"to_kernel": 0.25, "to_utcp": 0.0} | chances)
+        assert not any(marks(Direction.TO_UTCP, SEGMENT) for _ in range(100))
+        return [marks(Direction.TO_KERNEL, SEGMENT) for _ in range(2000)]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert sum(drawn(1)) == pytest.approx(500, rel=0.1)
+    assert all(drawn(1, to_kernel=1.0))
+    for bad in (-0.1, 1.1):
+        with pytest.raises(ValueError, match=rf"^mark: {bad} is not in \[0, 1\]$"):
+            Marks(1, to_kernel=0.0, to_utcp=bad)

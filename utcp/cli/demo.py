@@ -25,7 +25,7 @@ from utcp.core.config import Config
 from utcp.trace.ladder import WIDTH, Ladder
 from utcp.trace.merge import Merge, Passage, Step
 from utcp.trace.pcapng import PcapngWriter
-from utcp.trace.records import Record
+from utcp.trace.records import Record, ecn_of
 
 HOLD: Final = 50_000_000  # nanoseconds by which the ladder lags behind, for records to come in from both processes
 FRAME: Final = 0.05  # seconds between two looks at what has come in
@@ -51,6 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     drain_help = "what the side that closes second still has to send after the other's FIN (default: 20000)"
     add("--drain", type=byte_count, default=20_000, metavar="BYTES", help=drain_help)
     add("--close", choices=["client", "server", "both"], default="client", help="who closes first (default: client)")
+    add("--ecn", action="store_true", help="use explicit congestion notification (RFC 3168)")
     add("--pcap", metavar="FILE", help="write a capture for Wireshark, tshark or tcptrace")
     add("--json", action="store_true", help="print one JSON object in place of the ladder")
     add("--loop", choices=["uvloop", "asyncio"], help="event loop (default: uvloop where it is installed)")
@@ -63,7 +64,7 @@ def run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     if args.loop == "uvloop" and not has_uvloop:
         parser.error("argument --loop: uvloop is not installed")
     loop = args.loop or ("uvloop" if has_uvloop else "asyncio")
-    plan = Plan("client", args.close, args.msl, args.loss, args.seed, args.drain, loop)
+    plan = Plan("client", args.close, args.msl, args.loss, args.seed, args.drain, loop, args.ecn)
     capture = None
     if args.pcap is not None:
         try:
@@ -196,7 +197,8 @@ class _Demo:
                 self._report.passages.append(step)
                 if self._capture is not None:
                     raw = bytes.fromhex(step.record["raw"])
-                    self._capture.write(self._wall_clock + step.sent_at, (HOST,), (HOST,), raw, step.comments)
+                    at, ecn = self._wall_clock + step.sent_at, ecn_of(step.record)
+                    self._capture.write(at, (HOST,), (HOST,), raw, step.comments, ecn=ecn)
             if self._screen is not None:
                 self._screen.show(step)
         if self._screen is not None:

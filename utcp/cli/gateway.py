@@ -16,7 +16,7 @@ from ipaddress import ip_address, ip_interface
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from utcp.gateway import Endpoint, Gateway, Impair, KernelAddress
+    from utcp.gateway import Endpoint, Gateway, Impair, KernelAddress, Mark
     from utcp.trace.pcapng import PcapngWriter
 
 _DESCRIPTION: Final = """\
@@ -41,6 +41,7 @@ _IMPAIRMENTS: Final = (
     ("jitter", "how much longer it may take, evenly spread"),
     ("rate", "bits per second, with a queue of 0.1 s"),
 )
+_MARK_HELP: Final = "probability that an ECN-capable segment is marked as on a congested path"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -65,6 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     for name, text in _IMPAIRMENTS:
         group.add_argument(f"--{name}", default=(0.0, 0.0), type=_both_directions, metavar="X[,X]", help=text)
+    group.add_argument("--mark", default=(0.0, 0.0), type=_both_directions, metavar="X[,X]", help=_MARK_HELP)
     group.add_argument("--seed", default=0, type=int, metavar="N", help="what chance is drawn from (default: 0)")
     add("--pcap", metavar="FILE", help="write every segment that crosses the device to a pcapng file")
     add("--json", action="store_true", help="print the summary as one JSON object on standard output")
@@ -101,7 +103,7 @@ def _open(args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Gatewa
     loopback_up()
     tun = Tun(args.device, [k.interface for k in kernel], args.mtu - _UDP_HEADER_SIZE)
     write = None if capture is None else capture.write
-    gateway = Gateway(tun, kernel, args.utcp, mtu=args.mtu, impair=impair, capture=write)
+    gateway = Gateway(tun, kernel, args.utcp, mtu=args.mtu, impair=impair, mark=_mark(args), capture=write)
     stack.callback(gateway.close)
     return gateway, capture
 
@@ -118,6 +120,13 @@ def _impair(args: argparse.Namespace) -> Impair | None:
     if to_utcp == to_kernel == LinkQuality():
         return None
     return Impairments(args.seed, to_kernel=to_kernel, to_utcp=to_utcp)
+
+
+def _mark(args: argparse.Namespace) -> Mark | None:
+    from utcp.gateway import Marks
+
+    to_utcp, to_kernel = args.mark
+    return Marks(args.seed, to_kernel=to_kernel, to_utcp=to_utcp) if to_utcp or to_kernel else None
 
 
 def _open_capture(path: str, stack: contextlib.ExitStack) -> PcapngWriter:

@@ -50,6 +50,7 @@ class Plan:
     seed: int
     drain: int
     loop: str
+    ecn: bool = False
 
     @property
     def size(self) -> int:
@@ -119,7 +120,8 @@ class _Side:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.bind((HOST, 0))
         network = LossySocket(sock, loss=plan.loss, seed=f"{plan.seed} {plan.role}", lost=self._reporter.lost)
-        self._endpoint = utcp.Endpoint(network, config=utcp.Config(msl=plan.msl), observer=self._reporter)
+        config = utcp.Config(msl=plan.msl, ecn=plan.ecn or "passive")
+        self._endpoint = utcp.Endpoint(network, config=config, observer=self._reporter)
         result: dict[str, Any]
         try:
             if plan.role == "server":

@@ -22,6 +22,7 @@ from utcp.wire.seq import seq_gt
 
 # The ECN field of the IP header (RFC 3168 5)
 NOT_ECT: Final = 0
+ECT_1: Final = 1
 ECT_0: Final = 2
 CE: Final = 3
 

@@ -18,9 +18,10 @@ from itertools import count
 from typing import Final, Protocol
 
 from utcp.aio.icmp import kind_of_errno
+from utcp.core.ecn import CE, ECT_0, ECT_1
 from utcp.core.paths import PathError
 from utcp.gateway.icmp import IcmpError, mtu_across, parse_error, tcp_error
-from utcp.gateway.impair import PASS, Direction, Impair
+from utcp.gateway.impair import PASS, Direction, Impair, Mark
 from utcp.gateway.packets import (
     ICMP,
     ICMPV6,
@@ -37,7 +38,8 @@ from utcp.gateway.routes import Endpoint, KernelAddress, Route, RoutingTable, Un
 from utcp.gateway.udp import RawIcmp, UdpSocket
 from utcp.wire.segment import HEADER_SIZE
 
-Capture = Callable[[int, str, str, bytes, list[str] | None], object]
+# (wall clock in ns, source, destination, segment, comments, direction as pcapng has it: unknown, ECN field)
+Capture = Callable[[int, str, str, bytes, list[str] | None, int, int], object]
 
 # How many packets one socket or device may bring before the others have their turn
 _BATCH: Final = 64
@@ -78,9 +80,9 @@ class Gateway:
     """Translates between ``tun`` and one UDP socket for each kernel address, from ``run`` until ``stop``.
 
     ``utcp`` are endpoints that the kernel can connect to from the start, in the order of their host addresses.
-    ``mtu`` is the path MTU towards utcp in bytes; ``impair`` decides about every segment (``impair.Impair``);
-    ``capture`` is told every segment that crosses the device, such as ``trace.PcapngWriter.write``: (wall clock in
-    ns, source, destination, segment, comments).
+    ``mtu`` is the path MTU towards utcp in bytes; ``impair`` decides about every segment (``impair.Impair``), ``mark``
+    about every one that is ECN-capable (``impair.Mark``); ``capture`` is told every segment that crosses the device,
+    such as ``trace.PcapngWriter.write``.
 
     Raises OSError naming the address when a UDP socket cannot be bound. The device is closed by ``close``, and
     when this constructor fails.
@@ -94,12 +96,14 @@ class Gateway:
         *,
         mtu: int = 1500,
         impair: Impair | None = None,
+        mark: Mark | None = None,
         capture: Capture | None = None,
     ) -> None:
         self.counters = Counters()
         self.mtu = mtu
         self._tun = tun
         self._impair = impair
+        self._mark = mark
         self._capture = capture
         self._sockets: list[UdpSocket] = []
         self._icmp = RawIcmp()
@@ -237,7 +241,7 @@ class Gateway:
             self.counters.drops[_error_name("tun", exc)] += 1
             return
         if self._capture is not None:
-            self._capture(time.time_ns(), route.host, route.kernel_host, segment, None)
+            self._capture(time.time_ns(), route.host, route.kernel_host, segment, None, 0, ecn)
         self.counters.segments_to_kernel += 1
         self.counters.bytes_to_kernel += len(segment)
 
@@ -254,9 +258,12 @@ class Gateway:
         delays = PASS if self._impair is None else self._impair(direction, segment, now)
         if delays is not PASS:
             self._count_impaired(direction, delays)
+        if self._mark is not None and ecn in (ECT_1, ECT_0) and self._mark(direction, segment):
+            self.counters.impaired[f"{direction.value} marked"] += 1
+            ecn = CE
         if self._capture is not None and direction is Direction.TO_UTCP:
             comments = None if delays else ["lost in the gateway"]
-            self._capture(time.time_ns(), route.kernel_host, route.host, segment, comments)
+            self._capture(time.time_ns(), route.kernel_host, route.host, segment, comments, 0, ecn)
         for delay in delays:
             if delay == 0:
                 self._send(direction, route, segment, ecn)

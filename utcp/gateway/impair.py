@@ -24,6 +24,9 @@ class Direction(Enum):
 # (direction, segment, now in ns) -> how long each copy is held back, in ns
 Impair = Callable[[Direction, bytes, int], Sequence[int]]
 
+# (direction, segment) -> whether an ECN-capable segment is marked: congestion experienced (RFC 3168 5)
+Mark = Callable[[Direction, bytes], bool]
+
 PASS: Final = (0,)
 LOSE: Final = ()
 
@@ -73,6 +76,24 @@ class Impairments:
 
     def __call__(self, direction: Direction, segment: bytes, now: int) -> Sequence[int]:
         return self._links[direction].decide(len(segment), now)
+
+
+class Marks:
+    """Marks ECN-capable segments with a probability for each direction, as a congested router does (RFC 3168 5)."""
+
+    def __init__(self, seed: int, *, to_kernel: float, to_utcp: float) -> None:
+        """Raises ValueError for what is no probability."""
+        self._chances = {
+            Direction.TO_KERNEL: (to_kernel, random.Random(f"{seed} mark to-kernel")),
+            Direction.TO_UTCP: (to_utcp, random.Random(f"{seed} mark to-utcp")),
+        }
+        for probability in (to_kernel, to_utcp):
+            if not 0 <= probability <= 1:
+                raise ValueError(f"mark: {probability} is not in [0, 1]")
+
+    def __call__(self, direction: Direction, segment: bytes) -> bool:
+        probability, rng = self._chances[direction]
+        return rng.random() < probability
 
 
 class _Link:

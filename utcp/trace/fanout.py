@@ -20,6 +20,10 @@ class Fanout(Observer):
         for observer in self.observers:
             observer.segment_out(now, path, segment, retransmission)
 
+    def ecn_field(self, now: int, path: int, ecn: int) -> None:
+        for observer in self.observers:
+            observer.ecn_field(now, path, ecn)
+
     def drop(self, now: int, path: int, segment: bytes, reason: str) -> None:
         for observer in self.observers:
             observer.drop(now, path, segment, reason)

@@ -128,7 +128,7 @@ class Ladder:
             label += f" ack={passage.ack}"
         if record["len"]:
             label += f" len={record['len']}"
-        label += " resent" * passage.retransmission + " lost" * passage.lost
+        label += " resent" * passage.retransmission + " lost" * passage.lost + " CE" * passage.marked
         label = label[: self._middle - 4]
         rightward = passage.sender == self._left
         tail = tail or "─"

@@ -40,6 +40,7 @@ class Passage:
     receiver_state: str  # once it had arrived, with everything it caused
     arrived_at: int | None = None
     lost: bool = False
+    marked: bool = False  # arrived with congestion experienced (RFC 3168 5)
     crossed: bool = False  # something happened on the receiver's side while it was under way
     causes: list[str] = field(default_factory=list)  # on the sender's side: timers, state changes on a user's call
     effects: list[str] = field(default_factory=list)  # on the receiver's: state changes, a reason to drop it
@@ -54,6 +55,7 @@ class Passage:
         words = [f"{self.sender}: {cause}" for cause in self.causes]
         words += ["retransmission"] if self.retransmission else []
         words += ["lost"] if self.lost else []
+        words += ["congestion experienced"] if self.marked else []
         return words + [f"{self.receiver}: {effect}" for effect in self.effects]
 
 
@@ -172,6 +174,7 @@ class Merge:
             passage.lost = True
             return
         passage.arrived_at = record["t"]
+        passage.marked = record.get("ecn") == "CE"
         before = self._state(host, connection)
         passage.effects = self._consequences(host, connection)
         passage.receiver_state = self._state(host, connection)

@@ -46,16 +46,18 @@ class PcapngWriter:
         segment: bytes,
         comments: list[str] | None = None,
         direction: int = 0,
+        ecn: int = 0,
     ) -> None:
         """Append a segment sent from ``src`` to ``dst`` at ``time_ns``, nanoseconds since 1970.
 
         Addresses are tuples that begin with an IP address; whatever else they are, they get a documentation
-        address (RFC 5737) of their own. ``direction``: INBOUND, OUTBOUND, or 0 for unknown.
+        address (RFC 5737) of their own. ``direction``: INBOUND, OUTBOUND, or 0 for unknown. ``ecn``: the ECN field of
+        the IP header (RFC 3168 5).
         """
         options = b"".join([_option(1, comment.encode()) for comment in comments or ()])
         if direction:
             options += _option(2, struct.pack("<I", direction))
-        packet = ip_packet(*self._ip_pair(src, dst), segment)
+        packet = ip_packet(*self._ip_pair(src, dst), segment, ecn)
         self._output.write(_enhanced_packet(time_ns, packet, options))
 
     @property
@@ -92,13 +94,19 @@ class PcapngObserver(Tracer):
         self._writer = PcapngWriter(target)
         # The segment that came in last, held until everything it caused has been told.
         self._arrival: tuple[int, int, bytes] | None = None
+        self._arrival_ecn = 0
         self._arrival_comments: list[str] = []
         # What happened without an arrival, by connection: for the comment of the segment it leads to.
         self._causes: dict[Connection, list[str]] = {}
+        self._ecn = 0  # of the segment that is told of next
+
+    def ecn_field(self, now: int, path: int, ecn: int) -> None:
+        self._ecn = ecn
 
     def segment_in(self, now: int, path: int, segment: bytes) -> None:
         self._write_arrival()
         self._arrival = (now, path, segment)
+        self._arrival_ecn, self._ecn = self._ecn, 0
 
     def segment_out(self, now: int, path: int, segment: bytes, retransmission: bool) -> None:
         self._write_arrival()
@@ -106,7 +114,8 @@ class PcapngObserver(Tracer):
         if retransmission:
             comments.append("retransmission")
         local, peer = self._ends(path)
-        self._writer.write(self._offset + now, local, peer, segment, comments, OUTBOUND)
+        self._writer.write(self._offset + now, local, peer, segment, comments, OUTBOUND, self._ecn)
+        self._ecn = 0
 
     def drop(self, now: int, path: int, segment: bytes, reason: str) -> None:
         self._arrival_comments.append(f"dropped: {reason}")
@@ -136,7 +145,8 @@ class PcapngObserver(Tracer):
             return
         now, path, segment = self._arrival
         local, peer = self._ends(path)
-        self._writer.write(self._offset + now, peer, local, segment, self._arrival_comments, INBOUND)
+        comments, ecn = self._arrival_comments, self._arrival_ecn
+        self._writer.write(self._offset + now, peer, local, segment, comments, INBOUND, ecn)
         self._arrival = None
         self._arrival_comments = []
 
@@ -149,10 +159,10 @@ class PcapngObserver(Tracer):
         return ("local", "peer") if self.addresses is None else self.addresses(path)
 
 
-def ip_packet(src: IPAddress, dst: IPAddress, segment: bytes) -> bytes:
+def ip_packet(src: IPAddress, dst: IPAddress, segment: bytes, ecn: int = 0) -> bytes:
     """The segment behind an IPv4 or IPv6 header, its checksum filled in (RFC 9293 3.1, RFC 8200 8.1).
 
-    A segment too short for a TCP header is left as it is: that is what arrived.
+    ``ecn``: the ECN field of that header. A segment too short for a TCP header is left as it is: that is what arrived.
     """
     addresses = src.packed + dst.packed
     if len(segment) >= HEADER_SIZE:
@@ -160,9 +170,9 @@ def ip_packet(src: IPAddress, dst: IPAddress, segment: bytes) -> bytes:
         checksum = _checksum(pseudo + segment[:16] + b"\0\0" + segment[18:])
         segment = segment[:16] + checksum + segment[18:]
     if src.version == 6:
-        return struct.pack(">IHBB", 6 << 28, len(segment), 6, 64) + addresses + segment
-    # Version and header length, total length, "don't fragment", TTL 64, protocol 6 (RFC 791 3.1)
-    header = struct.pack(">BBHHHBB", 0x45, 0, 20 + len(segment), 0, 0x4000, 64, 6)
+        return struct.pack(">IHBB", 6 << 28 | ecn << 20, len(segment), 6, 64) + addresses + segment
+    # Version and header length, ECN, total length, "don't fragment", TTL 64, protocol 6 (RFC 791 3.1)
+    header = struct.pack(">BBHHHBB", 0x45, ecn, 20 + len(segment), 0, 0x4000, 64, 6)
     return header + _checksum(header + addresses) + addresses + segment
 
 

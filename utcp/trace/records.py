@@ -4,7 +4,8 @@ Keys of every record: ``t`` (nanoseconds of the engine's clock), ``event`` (the 
 ``local_port``, ``remote_port``. Then, by event:
 
 - ``segment_in``, ``segment_out``: ``flags`` (tcpdump's letters), ``seq``, ``ack``, ``wnd``, ``len`` (bytes of data),
-  ``options`` (tcpdump's words); ``retransmission`` where true; ``raw`` (the whole segment, hexadecimal) when asked for.
+  ``options`` (tcpdump's words); ``ecn`` (tcpdump's word for the field of the IP header) where it is not 0;
+  ``retransmission`` where true; ``raw`` (the whole segment, hexadecimal) when asked for.
   What arrived and is no segment has ``malformed`` (the reason) and ``len`` in place of these.
 - ``drop``, ``closed``: ``reason``. A drop is about the ``segment_in`` before it.
 - ``state_change``: ``old``, ``new``, in the RFC's spelling.
@@ -13,7 +14,7 @@ Keys of every record: ``t`` (nanoseconds of the engine's clock), ``event`` (the 
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from utcp.core.states import State
 from utcp.trace.tracer import Tracer, ports
@@ -21,16 +22,22 @@ from utcp.wire.segment import Segment, decode, flag_text
 
 Record: TypeAlias = dict[str, Any]
 
+ECN_WORDS: Final = {1: "ECT(1)", 2: "ECT(0)", 3: "CE"}
+
 
 class Recorder(Tracer):
     """Hands every event to ``write`` as a record."""
 
     def __init__(self, *, raw: bool = False) -> None:
         self._raw = raw
+        self._ecn = 0  # of the segment that comes next
 
     def write(self, record: Record) -> None:
         """Called once per event, in order."""
         raise NotImplementedError
+
+    def ecn_field(self, now: int, path: int, ecn: int) -> None:
+        self._ecn = ecn
 
     def segment_in(self, now: int, path: int, segment: bytes) -> None:
         self.write(self.segment_record(now, "segment_in", path, segment))
@@ -66,9 +73,17 @@ class Recorder(Tracer):
             record |= _segment_fields(decode(segment))
         except ValueError as exc:
             record |= {"malformed": str(exc), "len": len(segment)}
+        if self._ecn:
+            record["ecn"] = ECN_WORDS[self._ecn]
+            self._ecn = 0
         if self._raw:
             record["raw"] = segment.hex()
         return record
+
+
+def ecn_of(record: Record) -> int:
+    """The ECN field of a segment's IP header, from its record."""
+    return next((number for number, word in ECN_WORDS.items() if word == record.get("ecn")), 0)
 
 
 def _segment_fields(seg: Segment) -> Record:
