@@ -254,6 +254,75 @@ async def test_each_connection_has_its_own_context() -> None:
         assert one.at_end == f"set by {id(one)}"
 
 
+class Chooses(Recorder):
+    """Some set a variable when they are made, some when data arrives, some never; all say what they saw."""
+
+    count = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        type(self).count += 1
+        self.kind = self.count % 4
+        self.seen = [variable.get()]
+        if self.kind == 1:
+            variable.set(f"made {id(self)}")
+        if self.kind == 2:
+            # As TLS does, to go on in it later
+            self.context = transport_of(self)._channel.context()
+            variable.set(f"kept {id(self)}")
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.seen.append(variable.get())
+        if self.kind == 3:
+            variable.set(f"data {id(self)}")
+            variable.set(f"data twice {id(self)}")
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.seen.append(variable.get())
+        super().connection_lost(exc)
+
+    def expected(self) -> list[str]:
+        made, data = {
+            0: ("nothing", "nothing"),
+            1: (f"made {id(self)}",) * 2,
+            2: (f"kept {id(self)}",) * 2,
+            3: ("nothing", f"data twice {id(self)}"),
+        }[self.kind]
+        return ["nothing", made, data]
+
+
+async def test_connections_without_variables_share_a_context_and_nobody_notices() -> None:
+    accepted: list[Chooses] = []
+
+    def factory() -> Chooses:
+        accepted.append(Chooses())
+        return accepted[-1]
+
+    async def live() -> list[Chooses]:
+        async with serving(factory) as port:
+            opening = [utcp.create_connection(Chooses, HOST, port) for _ in range(40)]
+            clients = [protocol for _, protocol in await asyncio.gather(*opening)]
+            for client in clients:
+                client.transport.write(b"x")
+            for server in accepted:
+                await server.received(1)
+                server.transport.write(b"y")
+            for client in clients:
+                await client.received(1)
+                client.transport.close()
+            for one in [*clients, *accepted]:
+                await one.lost
+        return clients
+
+    clients = await asyncio.create_task(live(), context=contextvars.Context())
+    assert len(clients) == len(accepted) == 40
+    for one in [*clients, *accepted]:
+        assert one.seen == one.expected()
+        if one.kind == 2:
+            assert one.context.run(variable.get) == f"kept {id(one)}"
+
+
 async def test_no_callback_from_inside_a_call() -> None:
     """data_received and the like come from the loop, never from inside the user's own calls."""
     async with pair(client_keeps_open=True) as (client, server):

@@ -39,7 +39,7 @@ class Channel:
         pump: Pump,
         conn: Connection,
         factory: Callable[[], Any],
-        context: contextvars.Context,
+        context: contextvars.Context | None,
         server: Any,
         clients: dict[Any, None] | None,
         waiter: Any,
@@ -51,7 +51,7 @@ class Channel:
         self.protocol: Any = None
         self.buffered: bool = False  # a BufferedProtocol
         self.factory: Callable[[], Any] | None = factory
-        self.context: contextvars.Context = context
+        self.own_context: contextvars.Context | None = context  # None: an empty one, see ``Pump.empty``
         self.server: Any = server  # which accepted it, or None
         self.clients: dict[Any, None] | None = clients  # the server's
         self.waiter: Any = waiter  # the future of create_connection, or None
@@ -189,7 +189,38 @@ class Channel:
 
     def call(self, bits: i64) -> None:
         """Tell the protocol what the readiness bits say, in the connection's own context."""
-        self.context.run(_ON_READY, self, bits)  # not self.on_ready: a bound method costs as much as all the rest
+        context = self.own_context
+        if context is self.pump.empty:
+            self.on_ready(bits)  # ours since a callback of this round
+        elif context is not None:
+            context.run(_ON_READY, self, bits)  # not self.on_ready: a bound method costs as much as all the rest
+        elif self.pump.in_empty:
+            try:
+                self.on_ready(bits)
+            finally:
+                self._keep_if_used()
+        else:
+            self.context().run(_ON_READY, self, bits)
+
+    def _keep_if_used(self) -> None:
+        """A variable set in the context that was everybody's makes it ours."""
+        pump = self.pump
+        if pump.in_empty and len(pump.empty) > 0:
+            pump.in_empty = False
+            self.own_context = pump.empty
+
+    def context(self) -> contextvars.Context:
+        """That of the connection, for calls that do not come from the pump."""
+        context = self.own_context
+        if context is None:
+            pump = self.pump
+            if self.busy and pump.in_empty:  # we are in it
+                pump.in_empty = False
+                context = pump.empty
+            else:
+                context = contextvars.Context()
+            self.own_context = context
+        return context
 
     def call_again(self) -> None:
         """Tell it whatever there is to tell."""

@@ -64,7 +64,9 @@ class Pump:
         "channels",
         "clock",
         "congestions",
+        "empty",
         "engine",
+        "in_empty",
         "loop",
         "open",
         "protocol_buffered",
@@ -82,6 +84,10 @@ class Pump:
         self.channels = 0  # how many still owe their protocol a connection_lost
         self.wakeups = 0  # by the socket or a deadline
         self.congestions = 0  # how often the network took no more
+        # Most programs set no variables (``contextvars``). Connections whose context is empty are called in this one,
+        # entered once for all of them; a connection that sets a variable there keeps it, and we make a new one.
+        self.empty = contextvars.Context()
+        self.in_empty = False  # we are in it, and nobody has kept it
         # Of the protocol set last, which is mostly like the next: whether it is a BufferedProtocol
         self.protocol_class: type | None = None
         self.protocol_buffered = False
@@ -119,7 +125,9 @@ class Pump:
         now = self.clock()
         path = self._path_to(peer, now) if local is None else self.engine.path(local, normal(peer))
         conn = self.engine.connect(path, port, now, local_port=local_port, config=config)
-        transport = _transport_of(Channel(self, conn, factory, _copy_context(), None, None, waiter))
+        context: contextvars.Context = _copy_context()
+        own = context if len(context) > 0 else None
+        transport = _transport_of(Channel(self, conn, factory, own, None, None, waiter))
         self.touch()
         return transport
 
@@ -275,7 +283,7 @@ class Pump:
         more = True
         try:
             for _ in range(ROUNDS):
-                more = self._deliver()
+                more = self._call_back()
                 self._transmit(now)
                 if not more:
                     break
@@ -284,8 +292,22 @@ class Pump:
             if more:
                 self.schedule()  # whoever keeps making work must let others have the loop
 
-    def _deliver(self) -> bool:
+    def _call_back(self) -> bool:
         """Make the callbacks that are due. Returns whether there were any."""
+        stack = self.engine.stack
+        if not (stack.ready or stack.ready_listeners or self._again):
+            return False
+        self.in_empty = True
+        try:
+            more: bool = self.empty.run(_DELIVER, self)
+            return more
+        finally:
+            if not self.in_empty or len(self.empty) > 0:
+                self.empty = contextvars.Context()
+            self.in_empty = False
+
+    def _deliver(self) -> bool:
+        """As ``_call_back``, in the empty context."""
         engine = self.engine
         listeners = engine.ready_listeners()
         for listener in listeners:
@@ -314,9 +336,11 @@ class Pump:
         server: Any = listener.context
         factory = server.protocol_factory
         context: contextvars.Context = server.context
+        bare = len(context) == 0
         clients: dict[Any, None] = server.clients
         while (conn := listener.accept()) is not None:
-            channel = Channel(self, conn, factory, context.copy(), server, clients, None)
+            own = None if bare else context.copy()
+            channel = Channel(self, conn, factory, own, server, clients, None)
             _transport_of(channel)
             channel.call(conn.take_ready() | CONNECTED)
 
@@ -386,3 +410,10 @@ def _transport_of(channel: Channel) -> Transport:
     transport._channel = channel
     channel.transport = transport
     return transport
+
+
+def _deliver(pump: Pump) -> bool:
+    return pump._deliver()
+
+
+_DELIVER: Final = _deliver

@@ -164,7 +164,7 @@ class StreamReaderProtocol(asyncio.Protocol):
         result = connected(reader, StreamWriter(transport, self, reader, self._loop))
         if type(result) is CoroutineType or asyncio.iscoroutine(result):
             self._task = task = self._loop.create_task(result)
-            task.add_done_callback(self._handler_done, context=transport._channel.context)  # else it makes a copy
+            task.add_done_callback(self._handler_done, context=transport._channel.own_context)  # None: it makes a copy
 
     def data_received(self, data: bytes) -> None:
         reader = self._stream_reader

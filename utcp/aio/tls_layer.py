@@ -98,7 +98,7 @@ class TlsLayer(asyncio.Protocol):
             self.reading = True
             self._below.resume_reading()
             if self._plain or self.records.peer_ended:  # never from inside a call of the user's
-                self._loop.call_soon(self._deliver, context=self._below._channel.context)
+                self._loop.call_soon(self._deliver, context=self._below._channel.context())
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self.is_closing:
