@@ -25,7 +25,7 @@ HOT = ("utcp/aio/channel.py", "utcp/aio/datagrams.py", "utcp/aio/pump.py")
 MODE = os.environ.get("UTCP_MYPYC", "auto")
 # Nobody replaces a function of the group, so the C compiler may call its functions directly, and inline them: else each
 # call goes through the linker's tables, which is a tenth of a lifecycle's instructions in the engine.
-C_FLAGS = [] if sys.platform == "win32" else ["-fno-semantic-interposition", "-fvisibility=hidden", "-fno-plt"]
+C_FLAGS = ["-fno-semantic-interposition", "-fvisibility=hidden", "-fno-plt"] if sys.platform == "linux" else []
 # The in-tree backend sets this: setup.py is also run to ask for build requirements, before mypy is there.
 BUILDING = "_UTCP_BUILDING" in os.environ
 
