@@ -157,9 +157,9 @@ class TestMemory:
         s = established(self.CONFIG)
         s.recv("P. seq=b ack=a len=1000")
         s.take()
-        s.recv("P. seq=b+2000 ack=a len=500")
+        s.recv("P. seq=b+2000 ack=a len=600")
         s.take()
-        assert s.engine.memory == 1500
+        assert s.engine.memory == 1600
         if how == "abort":
             s.abort()
         elif how == "reset":
@@ -173,10 +173,10 @@ class TestMemory:
             s.take()
             s.recv("P. seq=b+1000 ack=a+1 len=1000")
             s.take()
-            s.recv("F. seq=b+2500 ack=a+1")
+            s.recv("F. seq=b+2600 ack=a+1")
         s.take()
-        assert s.engine.memory == (500 if how in ("read", "shutdown") else 0)
-        assert s.conn.readable_bytes == {"read": 0, "shutdown": 0, "time-wait": 2500}.get(how, 1000)
+        assert s.engine.memory == (600 if how in ("read", "shutdown") else 0)
+        assert s.conn.readable_bytes == {"read": 0, "shutdown": 0, "time-wait": 2600}.get(how, 1000)
 
 
 class TestOptionsAtRunTime:

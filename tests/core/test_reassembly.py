@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from utcp.core.buffers import COALESCE
-from utcp.core.reassembly import MAX_RANGES, Reassembly
+from utcp.core.reassembly import MAX_RANGES, MIN_RANGES, RANGE_COST, Reassembly
 from utcp.wire.seq import MASK, seq_add
 
 WRAP = 1 << 32
+BUFFER = MAX_RANGES * RANGE_COST
 STARTS = st.sampled_from([0, 1000, WRAP - 1, WRAP - 30, WRAP - 3000, (1 << 31) - 10])
 
 
@@ -79,7 +80,7 @@ STEPS = st.lists(
 @settings(deadline=None)
 @given(STARTS, STEPS)
 def test_reassembly_is_an_array_of_bytes(start: int, steps: list[tuple[str, int, int, int]]) -> None:
-    queue, model = Reassembly(), Model(start)
+    queue, model = Reassembly(BUFFER), Model(start)
     for count, (step, offset, n, factor) in enumerate(steps):
         if step == "add":
             at = max(0, model.next + offset)
@@ -110,7 +111,7 @@ def test_any_order_and_overlap_gives_the_stream(start: int, seed: int, size: int
     segments = [(at, stream[at : at + size + source.randrange(size)]) for at in range(0, len(stream), size)]
     segments += source.sample(segments, len(segments) // 3)
     source.shuffle(segments)
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     read = b""
     for at, data in segments:
         rcv_nxt = seq_add(start, len(read))
@@ -124,7 +125,7 @@ def test_any_order_and_overlap_gives_the_stream(start: int, seed: int, size: int
 
 
 def test_held_bytes_win_and_only_missing_pieces_are_stored() -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     assert queue.add(102, b"CD", 100) == 2
     assert queue.add(106, b"GH", 100) == 2
     assert queue.add(101, b"bcdefghi", 100) == 4
@@ -135,14 +136,14 @@ def test_held_bytes_win_and_only_missing_pieces_are_stored() -> None:
 
 
 def test_a_segment_is_returned_uncopied() -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     data = bytes(1400)
     queue.add(2400, data, 1000)
     assert queue.pop(2400) is data
 
 
 def test_bytes_before_rcv_nxt_are_discarded() -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     assert queue.add(90, b"x" * 10, 100) == 0
     assert queue.add(95, b"oldernew", 100) == 3
     assert queue.pop(100) == b"new"
@@ -155,7 +156,7 @@ def test_bytes_before_rcv_nxt_are_discarded() -> None:
 
 
 def test_sequence_numbers_wrap() -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     nxt = WRAP - 10
     queue.add(4, b"wxyz", nxt)
     queue.add(WRAP - 4, b"01234567", nxt)
@@ -166,7 +167,7 @@ def test_sequence_numbers_wrap() -> None:
 
 
 def test_sack_blocks_come_most_recently_received_first() -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     for seq in (100, 200, 300, 400, 500):
         queue.add(seq, b"0123456789", 0)
     assert queue.sack_blocks(3) == [(500, 510), (400, 410), (300, 310)]
@@ -178,7 +179,7 @@ def test_sack_blocks_come_most_recently_received_first() -> None:
 
 
 def test_forgotten_ranges_fill_free_blocks_lowest_first() -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     for i in range(20):
         queue.add(100 + 10 * i, b"x", 0)
     queue.add(211, bytes(100), 0)  # the ranges from 210 on become one: of those remembered, it alone is left
@@ -187,7 +188,7 @@ def test_forgotten_ranges_fill_free_blocks_lowest_first() -> None:
 
 def test_an_endless_row_of_holes_is_bounded() -> None:
     """One byte, one hole, one byte ...: ranges beyond the bound are dropped, the others stay and can grow."""
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     for i in range(MAX_RANGES):
         assert queue.add(2 * i + 2, b"x", 1) == 1
     assert queue.add(2 * MAX_RANGES + 2, b"x", 1) == 0
@@ -196,9 +197,21 @@ def test_an_endless_row_of_holes_is_bounded() -> None:
     assert queue.add(2 * MAX_RANGES + 2, b"x", 1) == 1
 
 
+@pytest.mark.parametrize(
+    ("buffer", "ranges"), [(1, MIN_RANGES), (100 * RANGE_COST, 100), (BUFFER, MAX_RANGES), (1 << 30, MAX_RANGES)]
+)
+def test_a_range_costs_a_part_of_the_buffer_however_small_it_is(buffer: int, ranges: int) -> None:
+    queue = Reassembly(buffer)
+    for i in range(ranges + 5):
+        queue.add(2 * i + 2, b"x", 1)
+    assert (queue.held, queue.cost()) == (ranges, ranges * RANGE_COST)
+    queue.add(1_000_000, b"x" * 1000, 1)
+    assert queue.held == ranges
+
+
 @pytest.mark.parametrize("reverse", [False, True])
 def test_filling_every_hole_gives_one_compact_range(reverse: bool) -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     stream = random.Random(5).randbytes(2 * MAX_RANGES)
     evens = range(0, len(stream), 2)
     for at in reversed(evens) if reverse else evens:
@@ -213,7 +226,7 @@ def test_filling_every_hole_gives_one_compact_range(reverse: bool) -> None:
 
 
 def test_one_segment_over_every_hole() -> None:
-    queue = Reassembly()
+    queue = Reassembly(BUFFER)
     for at in range(0, 20_000, 2):
         queue.add(at + 5, b"x", 4)
     assert queue.add(5, b"y" * 20_000, 4) == 10_000

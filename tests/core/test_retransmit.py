@@ -77,6 +77,51 @@ class TestRoundTripTime:
         s.take()
         s.expect_after(0.25, "P. seq=a+1 ack=b len=1")
 
+    def test_one_sample_for_all_that_left_together(self) -> None:
+        """RFC 7323 4.2. Each ACK of the flight echoes a timestamp, and the later ones had to wait for one another."""
+        s = established(options="sackok ts=9/0")
+        s.send(5 * 988)
+        flight = s.take()
+        s.silent_for(0.1)
+        s.recv(f". seq=b ack=a+988 ts=10/{flight[0].seg.ts_val}")
+        before = s.conn.info()
+        assert before.srtt == 0.1
+        for i in range(2, 6):
+            s.silent_for(0.03)
+            s.recv(f". seq=b ack=a+{i * 988} ts=10/{flight[0].seg.ts_val}")
+        after = s.conn.info()
+        assert (after.srtt, after.rttvar, after.rto) == (before.srtt, before.rttvar, before.rto)
+        s.send(1)
+        s.take()
+        s.silent_for(0.18)
+        s.recv(f". seq=b ack=A ts=10/{s.a_ts}")
+        assert s.conn.info().srtt == pytest.approx(0.11)
+
+    def test_one_echo_for_a_round_trip_of_retransmissions(self) -> None:
+        s = established(options="sackok ts=9/0")
+        s.send(4 * 988)
+        s.take()
+        s.advance(0.65)
+        s.take()  # a loss probe, and the first segment after the time-out
+        again = s.a_ts
+        s.recv(f". seq=b ack=a+988 ts=10/{again}")
+        before = s.conn.info()
+        s.take()
+        s.advance(0.1)
+        s.recv(f". seq=b ack=a+1976 ts=10/{again}")
+        after = s.conn.info()
+        assert before.srtt == pytest.approx(0.1 * 7 / 8 + 0.148 / 8)
+        assert (after.srtt, after.rttvar, after.rto) == (before.srtt, before.rttvar, before.rto)
+        s.take()
+
+    def test_an_echo_within_a_tick_of_the_clock_counts_as_one(self) -> None:
+        s = established(options="sackok ts=9/0", rtt=0.008)
+        s.send(1)
+        s.take()
+        s.expect_after(0.2, "P. seq=a ack=b len=1")
+        s.recv(f". seq=b ack=a+1 ts=10/{s.a_ts}")
+        assert s.conn.info().srtt == pytest.approx(0.008 * 7 / 8 + 0.001 / 8)
+
     def test_an_ack_of_a_part_of_the_timed_segment_is_no_sample(self) -> None:
         s = established()
         s.send(1000)

@@ -8,6 +8,7 @@ from support.transfer import Transfer
 from utcp.core.config import Config
 from utcp.core.connection import Connection
 from utcp.sim import Network
+from utcp.wire.seq import seq_le
 
 INITIAL, MOST = Config().initial_receive_buffer, Config().max_receive_buffer
 
@@ -28,7 +29,28 @@ def test_the_window_hardly_limits_a_long_path(rate: float, rtt: float, timestamp
         network.run_until(lambda: transfer.received > 6_000_000)
         return network.now
 
-    assert time_of(Config(timestamps=timestamps)) < 1.08 * time_of(Config(timestamps=timestamps, receive_buffer=1 << 24))
+    assert time_of(Config(timestamps=timestamps)) < 1.08 * time_of(
+        Config(timestamps=timestamps, receive_buffer=1 << 24)
+    )
+
+
+def test_the_edge_of_a_growing_window_never_moves_left() -> None:
+    """SHLD-14, while the buffer grows, is fixed at less than it has grown to, and let go again."""
+    network = Network(delay=0.025, rate=100e6, record=False)
+    transfer = Transfer(network, Config())
+    network.run_until(lambda: transfer.received > 0)
+    conn = receiver(transfer)
+    sizes, edge = set(), conn.rcv_adv
+    for fixed in (-1, INITIAL, None):
+        if fixed != -1:
+            conn.set_option("receive_buffer", fixed, network.now)
+        for _ in range(60):
+            network.run_for(0.01)
+            assert seq_le(edge, conn.rcv_adv)
+            edge = conn.rcv_adv
+            sizes.add(conn.info().receive_buffer)
+    assert sizes >= {INITIAL, max(sizes)} and max(sizes) > 4 * INITIAL
+    assert network.hosts["server"].engine.counters.drops == {}
 
 
 def test_it_stays_small_on_a_short_path() -> None:

@@ -45,6 +45,7 @@ def acknowledge_syn(tcb: Tcb, seg: Segment) -> None:
     """Our SYN is acknowledged: ESTABLISHED, with the window of this very segment."""
     tcb.syn_acked = True
     tcb.snd_una = (tcb.iss + 1) & MASK
+    tcb.rtt_round = tcb.snd_una
     if not tcb.syn_lost:
         measure(tcb, seg)
     tcb.rtt_at = NEVER

@@ -125,7 +125,8 @@ class Engine:
 
     @property
     def memory(self) -> int:
-        """Bytes received and not yet read, in order or not, of all connections that live (``max_memory``)."""
+        """Bytes received and not yet read, in order or not, of all connections that live (``max_memory``); a range out
+        of order counts for 512 at least, for so much memory it takes."""
         return self._stack.held
 
     @property

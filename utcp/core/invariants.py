@@ -36,7 +36,7 @@ def check(engine: Engine) -> None:
             assert 0 <= wheel_at <= deadline, f"{tcb!r}: the engine would sleep past its deadline"
         assert tcb.st not in (CLOSED, LISTEN, TIME_WAIT), f"{tcb!r} should have left the engine"
         unread = 0 if tcb.receive_queue is None else tcb.receive_queue.size
-        assert tcb.held == unread + (0 if tcb.reassembly is None else tcb.reassembly.held), f"{tcb!r}: miscounted"
+        assert tcb.held == unread + (0 if tcb.reassembly is None else tcb.reassembly.cost()), f"{tcb!r}: miscounted"
         assert stack.connections.slots[tcb.slot] is tcb, f"{tcb!r} is not in its slot"
     live = sum(1 for tcb in stack.connections.slots if tcb is not None)
     assert live == len(stack.connections), "slots and keys disagree"

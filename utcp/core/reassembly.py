@@ -13,9 +13,12 @@ from mypy_extensions import i64
 from utcp.core.buffers import COALESCE
 from utcp.wire.seq import MASK, seq_sub
 
-# A peer that leaves a hole after every byte would make us hold a range per byte. A segment that would begin one more
-# range than this is dropped as if it was lost: never acknowledged, it will be sent again.
+# A peer that leaves a hole after every byte would make us hold a range per byte. So each costs this much of the receive
+# buffer, which is what it takes in memory, however few bytes it has. A segment that would begin one more than fits is
+# dropped as if it was lost: never acknowledged, it will be sent again.
+RANGE_COST: Final = 512
 MAX_RANGES: Final = 16_384
+MIN_RANGES: Final = 8
 
 # Ranges whose order of arrival is remembered for SACK: twice what fits into one segment.
 _REMEMBERED: Final = 8
@@ -57,13 +60,18 @@ class _Range:
 
 @final
 class Reassembly:
-    """Out-of-order data; ``held`` is how many bytes."""
+    """Out-of-order data for a receive buffer of ``buffer`` bytes; ``held`` is how many there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, buffer: i64) -> None:
         self.held: i64 = 0
+        self._limit: i64 = min(max(buffer // RANGE_COST, MIN_RANGES), MAX_RANGES)
         self._next: i64 = 0  # stream position of RCV.NXT; its low 32 bits are RCV.NXT itself
         self._ranges: list[_Range] = []  # by position; neither overlapping nor adjacent
         self._recent: list[_Range] = []  # the ranges that grew last or were repeated last, latest first
+
+    def cost(self) -> i64:
+        """Bytes of memory, about: those held, or what so many ranges take whatever is in them."""
+        return max(self.held, RANGE_COST * len(self._ranges))
 
     def add(self, seq: i64, data: bytes, rcv_nxt: i64) -> i64:
         """Keep ``data``, already trimmed to the window; returns how many bytes of it were new.
@@ -82,7 +90,7 @@ class Reassembly:
         ranges = self._ranges
         first = self._first_reaching(left)
         if first == len(ranges) or ranges[first].left > right:
-            if len(ranges) >= MAX_RANGES:
+            if len(ranges) >= self._limit:
                 return 0
             ranges.insert(first, _Range(left, data))
             self.held += right - left

@@ -1,4 +1,8 @@
-"""The round-trip time estimator and the RTO's value (RFC 6298). Its deadline lives with the other deadlines."""
+"""The round-trip time estimator and the RTO's value (RFC 6298). Its deadline lives with the other deadlines.
+
+One sample a round trip, as RFC 6298's alpha and beta expect: with one for each ACK, as timestamps would allow, the
+estimator would forget within a round trip what the last ones were like (RFC 7323 4.2, appendix G).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from utcp.wire.seq import MASK, seq_ge, seq_le, seq_lt
 
 def on_rtt_sample(tcb: Tcb, rtt: i64) -> None:
     """Take one measurement, in nanoseconds (RFC 6298 2.2, 2.3); the RTO comes out of its back-off (5)."""
+    tcb.rtt_at = NEVER
+    tcb.rtt_round = tcb.snd_nxt
     if tcb.srtt < 0:
         tcb.srtt = rtt
         tcb.rttvar = rtt >> 1
@@ -37,25 +43,26 @@ def time_segment(tcb: Tcb, end: i64) -> None:
         tcb.rtt_seq = end
 
 
-def measure(tcb: Tcb, seg: Segment) -> bool:
+def measure(tcb: Tcb, seg: Segment) -> None:
     """Take a sample from an ACK of new data, if it gives one.
 
     A timed segment is exact to the nanosecond and never a retransmitted one (Karn, MUST-18). Where it cannot
-    serve, the timestamp echo can (RFC 7323 4.1), whatever was retransmitted; but an echo from before the last
-    time-out is no echo of what was sent again, and says how long we waited, not how long the path is.
+    serve, the timestamp echo can (RFC 7323 4.1), whatever was retransmitted, if it acknowledges something that was sent
+    after the last sample; but an echo from before the last time-out is no echo of what was sent again, and says how
+    long we waited, not how long the path is. Less than a tick of the clock counts as one.
     """
     if tcb.rtt_at != NEVER and seq_ge(seg.ack, tcb.rtt_seq):
         sample: i64 = tcb.stack.now - tcb.rtt_at
-        tcb.rtt_at = NEVER
         tcb.min_rtt = min(tcb.min_rtt, sample)
         on_rtt_sample(tcb, sample)
-        return True
-    if tcb.rtt_at == NEVER and tcb.ts_on and seg.ts and seg.ts_ecr != 0 and seq_ge(seg.ts_ecr, tcb.rtx_ts):
-        elapsed: i64 = (tcb.stack.ts_now(tcb.ts_offset) - seg.ts_ecr) & MASK
-        if elapsed < 0x7FFFFFFF:
-            on_rtt_sample(tcb, elapsed * MILLISECOND)
-            return True
-    return False
+        return
+    if tcb.rtt_at != NEVER or not tcb.ts_on or not seg.ts or seg.ts_ecr == 0:
+        return
+    if seq_le(seg.ack, tcb.rtt_round) or seq_lt(seg.ts_ecr, tcb.rtx_ts):
+        return
+    elapsed: i64 = (tcb.stack.ts_now(tcb.ts_offset) - seg.ts_ecr) & MASK
+    if elapsed < 0x7FFFFFFF:
+        on_rtt_sample(tcb, max(elapsed, 1) * MILLISECOND)
 
 
 def on_delivered(tcb: Tcb, left: i64, right: i64) -> None:
@@ -64,9 +71,7 @@ def on_delivered(tcb: Tcb, left: i64, right: i64) -> None:
     Its cumulative acknowledgment may wait for a hole before it to be filled, and says nothing of the path then.
     """
     if tcb.rtt_at != NEVER and seq_lt(left & MASK, tcb.rtt_seq) and seq_le(tcb.rtt_seq, right & MASK):
-        sample: i64 = tcb.stack.now - tcb.rtt_at
-        tcb.rtt_at = NEVER
-        on_rtt_sample(tcb, sample)
+        on_rtt_sample(tcb, tcb.stack.now - tcb.rtt_at)
 
 
 def back_off(tcb: Tcb) -> None:

@@ -108,6 +108,7 @@ class Tcb:
         "route",
         "rto",
         "rtt_at",
+        "rtt_round",
         "rtt_seq",
         "rttvar",
         "rtx_at",
@@ -193,7 +194,7 @@ class Tcb:
         self.sizing: RightSizing | None = None  # how it grows, once data comes in bulk
         self.receive_queue: ReceiveQueue | None = None
         self.reassembly: Reassembly | None = None
-        self.held: i64 = 0  # bytes in these two, as ``stack.held`` has counted them
+        self.held: i64 = 0  # what these two cost, as ``stack.held`` has counted it
         self.fin_known: bool = False  # a FIN has been seen, at sequence number fin_at
         self.fin_at: i64 = 0
         self.fin_received: bool = False  # ... and reached
@@ -233,6 +234,7 @@ class Tcb:
         self.rttvar: i64 = 0
         self.rto: i64 = policy.rto_initial
         self.rtt_seq: i64 = 0
+        self.rtt_round: i64 = 0  # SND.NXT when the last sample was taken
         self.rtt_at: i64 = NEVER  # when the timed segment left; NEVER: none is timed
         self.rtx_ts: i64 = 0  # TSval of the last time-out; at first our SYN's
         self.rtx_count: i64 = 0  # time-outs or probes in a row
@@ -323,7 +325,7 @@ def count_held(tcb: Tcb) -> None:
         held = queue.size
     waiting = tcb.reassembly
     if waiting is not None:
-        held += waiting.held
+        held += waiting.cost()
     tcb.stack.held += held - tcb.held
     tcb.held = held
 

@@ -69,7 +69,7 @@ def _take_data(tcb: Tcb, seg: Segment, seq: i64, data: bytes) -> None:
     if seq != tcb.rcv_nxt:
         held = tcb.reassembly
         if held is None:
-            held = Reassembly()
+            held = Reassembly(tcb.rcv_buf)
             tcb.reassembly = held
         else:
             note_held(tcb, seq, len(data))
