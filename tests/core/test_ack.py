@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from support.script import RTO, Script, ns
+from support.script import RTO, RTT, Script, ns
 from support.states import close_wait, established
 from utcp.core.config import Config
 from utcp.core.stack import NEVER
@@ -185,6 +185,42 @@ def test_a_scoreboard_goes_when_all_is_acknowledged() -> None:
     s.recv(". seq=b ack=a+4000")
     assert not has_scoreboard(s)
     s.silent_for(RTO * 100)
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+def test_what_is_reported_puts_an_end_to_the_probe(size: int) -> None:
+    """RFC 8985 7.2: RACK's timer is at work then, for a single byte too. An ACK that reports nothing leaves it."""
+    s = established(NODELAY, options="sackok")
+    for _ in range(2):
+        s.send(size)
+        s.take()
+        s.silent_for(0.001)
+    s.silent_for(RTT - 0.001)
+    s.recv(f". seq=b ack=a sack=a+{size}:a+{2 * size}")
+    s.silent()
+    assert s.conn.tlp_at == NEVER
+    assert s.conn.reo_at < NEVER
+    s.recv(". seq=b ack=A")
+    assert has_scoreboard(s)  # which remembers the reordering
+    s.send(size)
+    s.take()
+    probe_at = s.conn.tlp_at
+    assert probe_at < NEVER
+    s.recv(f". seq=b ack=a+{2 * size} wnd=60000")
+    assert s.conn.tlp_at == probe_at
+
+
+def test_a_scoreboard_that_waited_for_news_of_a_probe_goes_with_it() -> None:
+    """RFC 8985 7.4: a D-SACK says that both arrived, when nothing is in flight any more."""
+    s = established(Config(rto_min=1.0), options="sackok ts=1000/0")
+    s.send(988)
+    s.expect("P. seq=a ack=b len=988")
+    s.expect_after(0.402, "P. seq=a ack=b len=988")
+    s.advance(0.1)
+    s.recv(". seq=b ack=a+988")
+    assert has_scoreboard(s)
+    s.recv(". seq=b ack=a+988 sack=a:a+988")
+    assert not has_scoreboard(s)
 
 
 def test_the_ack_of_a_fin_that_is_not_out_is_none() -> None:
