@@ -122,6 +122,29 @@ async def test_abort(stack: Stack) -> None:
             assert error is None  # the kernel sends a FIN
 
 
+async def test_abort_right_behind_a_write(stack: Stack) -> None:
+    """asyncio promises nothing ("buffered data will be lost"); but a kernel has it by then, and a FIN behind it."""
+    async with stack.pair() as (client, server):
+        client.transport.write(b"late")
+        client.transport.abort()
+        assert await client.lost is None
+        error = await server.lost
+        assert isinstance(error, ConnectionResetError) == stack.is_utcp
+        assert server.data == (b"" if stack.is_utcp else b"late")  # RFC 9293 3.10.5: what is queued is discarded
+
+
+async def test_abort_a_turn_after_a_write(stack: Stack) -> None:
+    """What has left by then arrives."""
+    async with stack.pair() as (client, server):
+        client.transport.write(b"sent")
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        client.transport.abort()
+        assert await client.lost is None
+        await server.lost
+        assert server.data == b"sent"
+
+
 async def test_a_reset_by_the_peer(stack: Stack) -> None:
     async with stack.pair() as (client, server):
         stack.reset(client.transport)

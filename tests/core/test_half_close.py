@@ -247,13 +247,26 @@ def test_a_second_shutdown_does_not_renew_the_patience() -> None:
 
 def test_the_patience_for_the_fin_counts_from_the_shutdown() -> None:
     s = established(Config(r2=100))
+    s.silent_for(60)
+    s.shutdown()
+    s.take()
+    s.advance(100 - 1e-9)
+    s.take()
+    s.expect_state(State.FIN_WAIT_1)
+    s.advance(1e-9)
+    s.expect_gone(TimeoutError)
+
+
+def test_a_shutdown_does_not_renew_the_patience_with_what_is_in_flight() -> None:
+    """R2 is about retransmissions of the same segment (RFC 9293 3.8.3), whatever the user calls meanwhile."""
+    s = established(Config(r2=100))
     s.send(10)
     s.take()
     s.advance(60)
     s.take()
     s.shutdown()
     s.take()
-    s.advance(100 - 1e-9)
+    s.advance(40 - 1e-9)
     s.take()
     s.expect_state(State.FIN_WAIT_1)
     s.advance(1e-9)

@@ -211,6 +211,36 @@ class TestFlush:
         s.advance(1e-9)
         s.expect_gone(TimeoutError)
 
+    @pytest.mark.parametrize(("before", "after"), [(0, 5), (3, 5), (5, 5), (6, 4), (9, 1)])
+    def test_R2_goes_on_beside_it(self, before: float, after: float) -> None:
+        """A connection that was about to be given up does not live longer for being closed (RFC 9293 3.8.3)."""
+        s = established(Config(r2=10, close_timeout=5))
+        s.send(b"bye")
+        s.take()
+        s.advance(before)
+        s.take()
+        s.close(flush=True)
+        s.take()
+        s.advance(after - 1e-9)
+        s.take()
+        s.expect_state(State.FIN_WAIT_1)
+        s.advance(1e-9)
+        s.expect_gone(TimeoutError)
+
+    def test_a_shorter_R2_goes_on_alone(self) -> None:
+        s = established(Config(r2=4, close_timeout=5))
+        s.send(b"bye")
+        s.take()
+        s.advance(3)
+        s.take()
+        s.close(flush=True)
+        s.take()
+        s.advance(1 - 1e-9)
+        s.take()
+        s.expect_state(State.FIN_WAIT_1)
+        s.advance(1e-9)
+        s.expect_gone(TimeoutError)
+
     def test_data_that_arrives_meanwhile_is_discarded_and_turns_the_fin_into_a_reset(self) -> None:
         s = established(wnd=1000)
         s.send(1500)

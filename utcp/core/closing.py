@@ -6,7 +6,7 @@ import errno
 
 from mypy_extensions import i64
 
-from utcp.core.deadlines import give_up_at, unacked_data
+from utcp.core.deadlines import count_patience_from_close, give_up_at, unacked_data
 from utcp.core.output import send_reset
 from utcp.core.reset import RESET_ON_ABORT
 from utcp.core.stack import NEVER
@@ -43,7 +43,9 @@ def close_sending_side(tcb: Tcb) -> None:
     if tcb.fin_queued:
         return
     tcb.fin_queued = True
-    tcb.progress_at = tcb.stack.now
+    if tcb.snd_una == tcb.snd_nxt:
+        tcb.progress_at = tcb.stack.now
+    # else R2 goes on: it is about the first segment in flight, not about the user's calls (RFC 9293 3.8.3)
     if tcb.st == ESTABLISHED:
         set_state(tcb, FIN_WAIT_1)
     elif tcb.st == CLOSE_WAIT:
@@ -70,7 +72,6 @@ def close(tcb: Tcb, flush: bool, lingering: i64 = -1) -> None:
         abort(tcb, ABORTED, None)
         return
     stop_reading(tcb)
-    tcb.progress_at = tcb.stack.now
     if not become_orphan(tcb):
         tcb.stack.counters.orphans_dropped += 1
         abort(tcb, TOO_MANY_ORPHANS, lost_data(tcb, "too many connections are being closed"))
@@ -81,6 +82,7 @@ def close(tcb: Tcb, flush: bool, lingering: i64 = -1) -> None:
     elif tcb.policy.linger > 0 and not tcb.fin_acked:
         tcb.linger_at = tcb.stack.now + tcb.policy.linger
     tcb.flushing = flush
+    count_patience_from_close(tcb)
     if tcb.discarded > 0 and not tcb.lingering:
         reset_for_unread_data(tcb)
     else:

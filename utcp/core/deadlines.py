@@ -69,9 +69,22 @@ def give_up_at(tcb: Tcb) -> i64:
         return at
     patience = patience_with(tcb)
     if tcb.orphan:
-        limit = policy.close_timeout if tcb.flushing and unacked_data(tcb) > 0 else policy.orphan_timeout
-        patience = min(patience, limit)
+        patience = min(patience, _orphan_patience(tcb))
     return tcb.progress_at + patience
+
+
+def count_patience_from_close(tcb: Tcb) -> None:
+    """The user's close begins the time that an orphan has; for what is in flight R2 goes on all the same."""
+    longer = patience_with(tcb) - _orphan_patience(tcb)
+    if tcb.snd_una == tcb.snd_nxt:
+        tcb.progress_at = tcb.stack.now
+    elif longer > 0:
+        tcb.progress_at = min(tcb.stack.now, tcb.progress_at + longer)
+
+
+def _orphan_patience(tcb: Tcb) -> i64:
+    policy = tcb.policy
+    return policy.close_timeout if tcb.flushing and unacked_data(tcb) > 0 else policy.orphan_timeout
 
 
 def start_retransmission_timer(tcb: Tcb) -> None:
