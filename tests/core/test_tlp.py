@@ -8,6 +8,7 @@ from support.script import RTO, Script, ns
 from support.states import established
 from utcp.core.config import Config
 from utcp.core.paths import PathError
+from utcp.core.stack import NEVER
 
 SLACK = 0.002  # what is added to 2 SRTT
 PTO = 2 * 0.1 + SLACK
@@ -63,6 +64,24 @@ class TestScheduling:
         s.take()
         assert s.conn.tlp_at == s.now + ns(PTO + delay)
         s.advance(0.01)
+        s.recv(". seq=b ack=A")
+
+    @pytest.mark.parametrize("size", [1, 1000])
+    def test_none_while_RACK_is_at_work(self, size: int) -> None:
+        """7.2: something is reported, a single byte even; neither what is acknowledged nor new data starts it again."""
+        s = established(Config(nodelay=True), options="sackok")
+        for _ in range(3):
+            s.send(size)
+            s.take()
+            s.silent_for(0.001)
+        s.silent_for(0.099)
+        assert s.conn.tlp_at < NEVER
+        s.recv(f". seq=b ack=a+{size} sack=a+{2 * size}:a+{3 * size}")
+        s.silent()
+        assert (s.conn.tlp_at, s.conn.reo_at < NEVER) == (NEVER, True)
+        s.send(size)
+        s.take()
+        assert s.conn.tlp_at == NEVER
         s.recv(". seq=b ack=A")
 
     def test_a_round_trip_of_no_time_is_one(self) -> None:

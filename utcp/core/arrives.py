@@ -190,7 +190,7 @@ def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
     if offset > 0:
         return offset < window
     last: i64 = offset + seg.len - 1
-    return seg.len > 0 and last >= 0 and window > 0
+    return last >= 0 and window > 0
 
 
 def _out_of_window(tcb: Tcb, seg: Segment) -> str:
