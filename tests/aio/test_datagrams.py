@@ -135,10 +135,9 @@ def test_a_segment_that_is_too_large_for_the_path_is_reported() -> None:
     ours._sock = Small(ours._sock, 0, errno.EINVAL)  # type: ignore[assignment]
     assert ours.send(bytes(2400), 1200, ours.local, theirs.local) == 2400
     reports = ours.reports()
-    assert {(kind, local, peer) for kind, local, peer, _ in reports} == {
-        (PathError.PACKET_TOO_BIG, ours.local, theirs.local)
-    }
+    assert {report[:3] for report in reports} == {(PathError.MESSAGE_TOO_LONG, ours.local, theirs.local)}
     assert reports[0].mtu >= 65_535
+    assert ours.stats()["send_calls"] == 3  # once as a batch, and once for each segment
     # Batching was not at fault
     assert ours._gso_limits == {}
     ours.close()
@@ -200,10 +199,10 @@ def test_icmp_errors_are_reported_with_their_path(host: str, wildcard: bool) -> 
         closed = sock.getsockname()[:2]
     bind_to = ("::" if family == socket.AF_INET6 else "0.0.0.0") if wildcard else host
     ours = UdpSocket.bind(family, (bind_to, 0))
-    ours.send(b"x", 1, (host, ours.local[1]), closed)
+    ours.send(b"what it was", 11, (host, ours.local[1]), closed)
     select.select([ours._sock], [], [], 5)
     (report,) = ours.reports()
-    assert report == (PathError.PORT_UNREACHABLE, (host, ours.local[1]), closed, 0)
+    assert report == (PathError.PORT_UNREACHABLE, (host, ours.local[1]), closed, 0, b"what it ")
     assert ours.receive() is None
     ours.close()
 
@@ -234,7 +233,7 @@ def queued(origin: int, icmp_type: int, code: int, info: int = 0, number: int = 
         (queued(icmp.ORIGIN_ICMP, 4, 0), None),  # source quench: MUST be ignored (RFC 9293 MUST-55)
         (queued(icmp.ORIGIN_ICMP6, 1, 4), (PathError.PORT_UNREACHABLE, 0, "")),
         (queued(icmp.ORIGIN_ICMP6, 2, 0, 1280), (PathError.PACKET_TOO_BIG, 1280, "")),
-        (queued(icmp.ORIGIN_LOCAL, 0, 0, 1500, errno.EMSGSIZE), (PathError.PACKET_TOO_BIG, 1500, "")),
+        (queued(icmp.ORIGIN_LOCAL, 0, 0, 1500, errno.EMSGSIZE), (PathError.MESSAGE_TOO_LONG, 1500, "")),
         ([], None),
     ],
 )

@@ -21,7 +21,7 @@ SEGMENT = Segment(40000, 80, 1, 2, ACK, data=b"data").to_bytes()
 
 
 @FAMILIES
-@pytest.mark.parametrize("kind", PathError)
+@pytest.mark.parametrize("kind", [kind for kind in PathError if kind is not PathError.MESSAGE_TOO_LONG])
 def test_tcp_error_round_trip(src: bytes, dst: bytes, kind: PathError) -> None:
     error = IcmpError(kind, 1400 if kind is PathError.PACKET_TOO_BIG else 0)
     packet = parse(tcp_error(error, src, dst, SEGMENT))

@@ -120,11 +120,12 @@ class History(Observer):
 class EnginePeer:
     """Drives one engine: sockets and clock for it, blocking calls for the test."""
 
-    def __init__(self, gateway: Endpoint, config: Config | None = None, *, mtu: int = 1500) -> None:
+    def __init__(self, gateway: Endpoint, config: Config | None = None, *, mtu: int = 1500, link_mtu: int = 0) -> None:
+        """``link_mtu``: what paths carry, up to that, is searched for; else it is ``mtu``."""
         self._udp = UdpSocket(Endpoint("::1" if ":" in gateway.host else "127.0.0.1", 0))
         self.endpoint = self._udp.address
         self.history = History()
-        self.engine = Engine(config, mtu=mtu, observer=self.history)
+        self.engine = Engine(config, mtu=0 if link_mtu else mtu, link_mtu=link_mtu, observer=self.history)
         self.lock = threading.RLock()
         self._changed = threading.Condition(self.lock)
         self._gateway = gateway
@@ -243,9 +244,9 @@ class EnginePeer:
                 break
             path = self.engine.path(self.endpoint, sender)
             self.engine.receive(path, data, time.monotonic_ns(), 0, ecn)
-        for endpoint, error, _ in self._udp.errors():
+        for endpoint, error, segment in self._udp.errors():
             path = self.engine.path(self.endpoint, endpoint)
-            self.engine.path_error(path, error.kind, time.monotonic_ns(), error.mtu)
+            self.engine.path_error(path, error.kind, time.monotonic_ns(), error.mtu, segment[:8])
 
     def _pump(self) -> None:
         for core in self.engine.ready():

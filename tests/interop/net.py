@@ -60,9 +60,9 @@ class Net:
         """The kernel's address."""
         return str(_INTERFACES[index].ip)
 
-    def peer(self, config: Config | None = None, index: int = 0) -> EnginePeer:
+    def peer(self, config: Config | None = None, index: int = 0, *, link_mtu: int = 0) -> EnginePeer:
         """A new engine on a UDP socket of its own, hence a host of its own to the kernel."""
-        return EnginePeer(self.gateway.kernel[index].udp, config, mtu=MTU)
+        return EnginePeer(self.gateway.kernel[index].udp, config, mtu=MTU, link_mtu=link_mtu)
 
     def host(self, peer: EnginePeer, index: int = 0) -> str:
         """The address under which the kernel knows the engine."""
@@ -94,10 +94,14 @@ class Net:
         config: Config | None = None,
         *,
         index: int = 0,
+        link_mtu: int = 0,
         prepare: Callable[[socket.socket], None] = lambda sock: None,
     ) -> Pair:
-        """A connection between an engine and a kernel socket. ``prepare`` sets options before the handshake."""
-        peer = self.peer(config, index)
+        """A connection between an engine and a kernel socket. ``prepare`` sets options before the handshake.
+
+        ``link_mtu``: the engine searches for the path MTU, up to that; else it knows it.
+        """
+        peer = self.peer(config, index, link_mtu=link_mtu)
         try:
             opened = (
                 self._utcp_opens(peer, index, prepare)

@@ -77,6 +77,7 @@ class Recorder(Observer):
         self.timers: list[str] = []
         self.closed_reasons: list[str] = []
         self.calls: list[str] = []
+        self.path_mtus: list[tuple[int, int]] = []
         self.states: dict[tuple[int, int, int], list[State]] = {}
 
     def segment_in(self, now: int, path: int, segment: bytes) -> None:
@@ -106,6 +107,10 @@ class Recorder(Observer):
     def user_call(self, now: int, path: int, local_port: int, remote_port: int, name: str) -> None:
         self.calls.append(name)
 
+    def path_mtu(self, now: int, path: int, old: int, new: int) -> None:
+        self.path_mtus.append((old, new))
+        self.script.note(f"path MTU {old} -> {new}")
+
     def closed(self, now: int, path: int, local_port: int, remote_port: int, reason: str) -> None:
         self.closed_reasons.append(reason)
         self.script.note(f"closed: {reason}")
@@ -121,6 +126,7 @@ class Script:
         a_iss: int = A_ISS,
         b_iss: int = B_ISS,
         mtu: int = 1500,
+        link_mtu: int = 0,
         start: int = 0,
         a_port: int = A_PORT,
         b_port: int = B_PORT,
@@ -141,7 +147,8 @@ class Script:
             secret=bytes(range(32)),
             isn=lambda path, local_port, remote_port: self.iss,
             timestamp_clock=self._ts_now,
-            mtu=mtu,
+            mtu=0 if link_mtu else mtu,
+            link_mtu=link_mtu,
             observer=self.recorder,
         )
         self.a_port, self.b_port = a_port, b_port
@@ -324,10 +331,10 @@ class Script:
         self.conn.set_option(name, value, self.now)
         self._settle()
 
-    def path_error(self, kind: PathError, mtu: int = 0) -> None:
+    def path_error(self, kind: PathError, mtu: int = 0, quote: bytes = b"") -> None:
         self._require_silence(f"before {kind}")
-        self.note(f"path error: {kind}")
-        self.engine.path_error(self.path, kind, self.now, mtu)
+        self.note(f"path error: {kind} {mtu}")
+        self.engine.path_error(self.path, kind, self.now, mtu, quote)
         self._settle()
 
     def _call(self, name: str, *args: object) -> None:

@@ -50,6 +50,7 @@ def tell_everything(observer: Observer) -> None:
     observer.timer(4, 3, 40001, 9000, "retransmit")
     observer.segment_in(5, 3, Segment(9000, 40001, 7, 1001, FIN | PSH | ACK, data=b"xyz").to_bytes())
     observer.drop(5, 3, Segment(9000, 40001, 7, 1001, FIN | PSH | ACK, data=b"xyz").to_bytes(), "bad-ack")
+    observer.path_mtu(6, 3, 1228, 1500)
     observer.closed(6, 3, 40001, 9000, "refused")
 
 
@@ -68,6 +69,7 @@ def test_every_event_becomes_one_line_of_json() -> None:
         {"t": 4, "event": "timer", **ends, "name": "retransmit"},
         {"t": 5, "event": "segment_in", **ends, **fin},
         {"t": 5, "event": "drop", **ends, "reason": "bad-ack"},
+        {"t": 6, "event": "path_mtu", "path": 3, "old": 1228, "new": 1500},
         {"t": 6, "event": "closed", **ends, "reason": "refused"},
     ]
 
@@ -108,6 +110,7 @@ def test_structlog_hears_of_the_life_of_a_connection() -> None:
         {"event": "state change", "log_level": "info", **ends, "old": "CLOSED", "new": "SYN-SENT"},
         {"event": "retransmission", "log_level": "info", **ends, "flags": "S", "seq": 1000, "len": 0},
         {"event": "segment dropped", "log_level": "debug", **ends, "reason": "bad-ack", "size": 23},
+        {"event": "path mtu", "log_level": "info", "local": "10.0.0.1", "peer": "fd00::2", "old": 1228, "new": 1500},
         {"event": "connection closed", "log_level": "info", **ends, "reason": "refused"},
         {"event": "state change", "log_level": "info", **ends, "old": "SYN-SENT", "new": "ESTABLISHED"},
         {"event": "connection opened", "log_level": "info", **ends},
@@ -129,7 +132,7 @@ def test_the_fan_out_tells_everybody_everything_in_order() -> None:
     first, second = Collector(), Collector()
     tell_everything(Fanout(first, second))
     assert first.records == second.records
-    assert len(first.records) == 7
+    assert len(first.records) == 8
 
 
 def test_capture_observes_as_long_as_the_block_lasts() -> None:

@@ -36,7 +36,7 @@ IPV6_MTU_DISCOVER: Final = 23
 IPV6_RECVERR: Final = 25
 IPV6_RECVPKTINFO: Final = 49
 IPV6_PKTINFO: Final = 50
-PMTUDISC_DO: Final = 2
+PMTUDISC_PROBE: Final = 3  # DF, and what ICMP has told the kernel of the path is for us to judge
 MSG_ERRQUEUE: Final = 0x2000
 
 MAX_DATAGRAM: Final = 65_536  # no UDP datagram, and no GRO train, is larger
@@ -45,6 +45,7 @@ MAX_SEND_SEGMENTS: Final = 128  # UDP_MAX_SEGMENTS of current kernels; older one
 SOCKET_BUFFER: Final = 8 << 20  # the default one holds 256 small datagrams
 MEMORY_KEPT: Final = 1 << 20  # bytes, see keep_freed_memory
 MAX_ROUTES: Final = 4096  # remembered
+QUOTE_SIZE: Final = 8  # bytes of a segment that tell which it was
 MAX_RETRIES: Final = 8  # sends that report somebody else's error, in a row
 
 # For the named tuple of each buffer: its own __new__ is a function in Python
@@ -77,12 +78,16 @@ class Received(NamedTuple):
 
 
 class PathReport(NamedTuple):
-    """What ICMP or the system said about a path; ``mtu`` in bytes, 0 if it named none."""
+    """What ICMP or the system said about a path; ``mtu`` in bytes, 0 if it named none.
+
+    ``quote``: the first bytes of the segment that it is about, as far as ICMP repeats them.
+    """
 
     kind: PathError
     local: Address
     peer: Address
     mtu: int = 0
+    quote: bytes = b""
 
 
 class Datagrams(Protocol):
@@ -132,6 +137,9 @@ class Datagrams(Protocol):
     def mtu(self, local: Address, peer: Address) -> int:
         """The path MTU in bytes where it can be trusted, else 0."""
 
+    def link_mtu(self, local: Address, peer: Address) -> int:
+        """The MTU in bytes of the link that leads to ``peer``; 0 if the system does not say, or would fragment."""
+
     def stats(self) -> dict[str, int]:
         """Numbers for ``Endpoint.stats``."""
 
@@ -160,6 +168,7 @@ class UdpSocket:
         "_receive_buffer",
         "_receive_calls",
         "_recvmsg",
+        "_refused_above",
         "_reports",
         "_routes",
         "_send_buffer",
@@ -167,6 +176,7 @@ class UdpSocket:
         "_send_failures",
         "_sock",
         "_sources",
+        "_whole",
         "_wildcard",
         "family",
         "local",
@@ -185,11 +195,13 @@ class UdpSocket:
         # Any: compiled code checks results, and uvloop's remove_reader returns None where asyncio's returns a bool
         self._loop: Any = None
         self._readable: Callable[[], None] | None = None
+        self._whole = False  # datagrams are never fragmented (DF)
         self._gso = gso and LINUX
         self._gso_limits: dict[str, int] = {}  # segments a send, by peer host, where less than the maximum
         self._sources: dict[str, list[tuple[int, int, bytes]]] = {}  # ancillary data by local host
         self._routes: dict[Address, Route] = {}
         self._reports: list[PathReport] = []
+        self._refused_above = 0  # bytes of packet: what the link takes, when it last refused one
         self._send_calls = self._receive_calls = self._send_failures = 0
         self._ancillary_size = 0
         self._ecn = False  # fields of datagrams are reported
@@ -316,6 +328,9 @@ class UdpSocket:
             return 0
         return self._known_mtu(peer)
 
+    def link_mtu(self, local: Address, peer: Address) -> int:
+        return self._known_mtu(peer) if self._whole else 0
+
     def stats(self) -> dict[str, int]:
         return {
             "send_calls": self._send_calls,
@@ -350,11 +365,11 @@ class UdpSocket:
             self._ancillary_size += socket.CMSG_SPACE(4)
         if self.family == socket.AF_INET:
             self._enable(socket.IPPROTO_IP, IP_RECVERR, 1)
-            self._enable(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_DO)
+            self._whole = self._enable(socket.IPPROTO_IP, IP_MTU_DISCOVER, PMTUDISC_PROBE)
             local_option = (socket.IPPROTO_IP, IP_PKTINFO)
         else:
             self._enable(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
-            self._enable(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_DO)
+            self._whole = self._enable(socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER, PMTUDISC_PROBE)
             local_option = (socket.IPPROTO_IPV6, IPV6_RECVPKTINFO)
         if self._wildcard:
             self._wildcard = self._enable(*local_option, 1)
@@ -439,11 +454,12 @@ class UdpSocket:
                 return BLOCKED
             except OSError as error:
                 failure = error.errno or 0
+            if self._drain_errors():
+                continue
             if batch_size and failure in (errno.EINVAL, errno.EIO, errno.EMSGSIZE):
                 self._lower_batch_limit(failure, len(data) // batch_size, peer[0])
                 return SPLIT
-            if not self._drain_errors():
-                break  # the error is this datagram's own
+            break  # the error is this datagram's own
         self._send_failed(failure, local, peer)
         return SENT
 
@@ -457,7 +473,9 @@ class UdpSocket:
         self._routes.pop(_host(peer), None)
         if failure == errno.EMSGSIZE:
             self._gso_limits.pop(peer[0], None)  # it was the size, not the count
-            self._reports.append(PathReport(PathError.PACKET_TOO_BIG, local, peer, self._known_mtu(peer)))
+            self._reports.append(
+                PathReport(PathError.MESSAGE_TOO_LONG, local, peer, self._refused_above or self._known_mtu(peer))
+            )
         elif (kind := icmp.kind_of_errno(failure)) is not None:
             self._reports.append(PathReport(kind, local, peer))
 
@@ -476,21 +494,24 @@ class UdpSocket:
     # Errors
 
     def _drain_errors(self) -> bool:
-        """Read the error queue; whether there was anything in it."""
+        """Read the error queue; whether there was anything in it but this system's own refusal of a datagram."""
         found = False
         while LINUX:
             try:
-                _, ancillary, _, peer = self._recvmsg(0, 512, MSG_ERRQUEUE)
+                quote, ancillary, _, peer = self._recvmsg(QUOTE_SIZE, 512, MSG_ERRQUEUE)
             except OSError:
                 break
-            found = True
             report = icmp.parse(ancillary)
+            if report is not None and report[0] is PathError.MESSAGE_TOO_LONG:
+                self._refused_above = report[1]
+                continue
+            found = True
             if report is not None:
                 kind, mtu, host = report
                 if len(peer) != 2:
                     peer = peer if peer[3] else peer[:2]
                 local = (host, self.local[1]) if host and self._wildcard else self.local
-                self._reports.append(PathReport(kind, local, peer, mtu))
+                self._reports.append(PathReport(kind, local, peer, mtu, quote))
         return found
 
 

@@ -89,7 +89,13 @@ class Endpoint:
         self.host = host_of(self.loop)
         self._datagrams = datagrams
         secret = self.host.engine_secret()
-        self.engine = Engine(without_nagle(config or Config()), secret=secret, mtu=datagrams.mtu, observer=observer)
+        self.engine = Engine(
+            without_nagle(config or Config()),
+            secret=secret,
+            mtu=datagrams.mtu,
+            link_mtu=datagrams.link_mtu,
+            observer=observer,
+        )
         self._pump = Pump(self.loop, datagrams, self.engine, clock or self.host.clock)
         self._servers: dict[int, Server] = {}  # by TCP port
         self._configs: tuple[Config, Config] | None = None

@@ -53,7 +53,7 @@ _LOCAL: Final = {
     errno.EHOSTUNREACH: PathError.HOST_UNREACHABLE,
     errno.ENETUNREACH: PathError.NET_UNREACHABLE,
     errno.ENETDOWN: PathError.NET_UNREACHABLE,
-    errno.EMSGSIZE: PathError.PACKET_TOO_BIG,
+    errno.EMSGSIZE: PathError.MESSAGE_TOO_LONG,
     errno.EACCES: PathError.ADMIN_PROHIBITED,
 }
 
@@ -77,7 +77,7 @@ def parse(ancillary: list[tuple[int, int, bytes]]) -> tuple[PathError, int, str]
                 kind = ICMPV6_CODES.get((icmp_type, code))
             elif origin == ORIGIN_LOCAL:
                 kind = _LOCAL.get(number)
-            mtu = info if kind is PathError.PACKET_TOO_BIG else 0
+            mtu = info if kind in (PathError.PACKET_TOO_BIG, PathError.MESSAGE_TOO_LONG) else 0
         elif level == socket.IPPROTO_IP and option == IP_PKTINFO:
             host = socket.inet_ntoa(value[8:12])
         elif level == socket.IPPROTO_IPV6 and option == IPV6_PKTINFO:

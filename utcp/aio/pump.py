@@ -372,8 +372,8 @@ class Pump:
         """Tell the engine what ICMP or the system said."""
         engine = self.engine
         now = self.clock()
-        for kind, local, peer, mtu in self._datagrams.reports():
-            engine.path_error(engine.path(local, peer), kind, now, mtu)
+        for kind, local, peer, mtu, quote in self._datagrams.reports():
+            engine.path_error(engine.path(local, peer), kind, now, mtu, quote)
         self.loop.call_soon(self._datagrams.rearm)
         self.schedule()
 

@@ -113,6 +113,14 @@ class Config:
         nodelay: False, Nagle's algorithm is on (RFC 9293 3.7.4, TCP_NODELAY).
         max_segment_size: None, from the path MTU; else bytes, a cap in both directions (RFC 9293 3.7.1,
             TCP_MAXSEG).
+        mtu_probing: 2, segments begin at base_mss, and the path MTU is searched for with larger ones (RFC 8899); 1
+            begins at the link's MTU, and searches once large segments vanish; 0 never searches, ICMP alone is believed
+            (RFC 1191). Of a path whose MTU the system knows, as the loopback's, nothing is searched (Linux
+            tcp_mtu_probing). Per engine; 0 for a connection: it does not probe.
+        base_mss: 1_180 bytes, the MSS that any path is taken to carry: 1,200 with the TCP header (RFC 8899 5.1.2
+            BASE_PLPMTU, Linux tcp_base_mss). Per engine.
+        mtu_probe_interval: 600.0 s after a search until the next one, for paths change (RFC 8899 5.1.1
+            PMTU_RAISE_TIMER, Linux tcp_probe_interval).
         receive_buffer: None, the buffer grows with what is read in a round trip; else bytes, the most that is held for
             the reader and so the largest window offered (SO_RCVBUF, which fixes it likewise).
         initial_receive_buffer: 131_072 bytes before it has grown (Linux tcp_rmem[1]).
@@ -185,6 +193,9 @@ class Config:
 
     nodelay: bool = _switch(False)
     max_segment_size: int | None = _count(None, 64, 65_495, "bytes")
+    mtu_probing: int = _count(2, 0, 2, "mode")
+    base_mss: int = _count(1_180, 528, 65_487, "bytes")
+    mtu_probe_interval: float = _seconds(600.0, 0.001, _DAY)
     receive_buffer: int | None = _count(None, 1, 1 << 30, "bytes")
     initial_receive_buffer: int = _count(131_072, 1, 1 << 30, "bytes")
     max_receive_buffer: int = _count(6_291_456, 1, 1 << 30, "bytes")

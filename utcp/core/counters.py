@@ -23,6 +23,11 @@ class Counters:
         self.ce_in: i64 = 0
         self.ecn_reductions: i64 = 0
         self.ecn_ignored: i64 = 0
+        self.mtu_probes: i64 = 0
+        self.mtu_probes_lost: i64 = 0
+        self.black_holes: i64 = 0
+        self.packets_too_big: i64 = 0
+        self.packets_too_big_ignored: i64 = 0
         self.resets_in: i64 = 0
         self.resets_out: i64 = 0
         self.challenge_acks: i64 = 0
@@ -63,6 +68,11 @@ class Counters:
             "ce_in": self.ce_in,
             "ecn_reductions": self.ecn_reductions,
             "ecn_ignored": self.ecn_ignored,
+            "mtu_probes": self.mtu_probes,
+            "mtu_probes_lost": self.mtu_probes_lost,
+            "black_holes": self.black_holes,
+            "packets_too_big": self.packets_too_big,
+            "packets_too_big_ignored": self.packets_too_big_ignored,
             "resets_in": self.resets_in,
             "resets_out": self.resets_out,
             "challenge_acks": self.challenge_acks,

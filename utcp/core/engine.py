@@ -17,18 +17,18 @@ from utcp.core.connection_table import ConnectionTable
 from utcp.core.counters import Counters
 from utcp.core.deadlines import arm, earliest_deadline
 from utcp.core.ecn import CE
-from utcp.core.handshake import offer_options, set_smss
+from utcp.core.handshake import offer_options
 from utcp.core.isn import choose_initial_numbers, raise_iss_above
 from utcp.core.listener import Listener
 from utcp.core.observer import Observer
 from utcp.core.output import output
-from utcp.core.paths import Path, PathError, Paths, payload_of_mtu
+from utcp.core.path_mtu import on_message_too_long, on_packet_too_big
+from utcp.core.paths import Path, PathError, Paths
 from utcp.core.policy import Policy
 from utcp.core.ports import EPHEMERAL_PORTS, PortRing
-from utcp.core.recovery import start_over
 from utcp.core.reset import refused
 from utcp.core.stack import NEVER, Stack, connection_key
-from utcp.core.states import ESTABLISHED, LISTEN, SYN_RECEIVED, SYN_SENT, TIME_WAIT, State
+from utcp.core.states import LISTEN, SYN_SENT, TIME_WAIT, State
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import ABORTED, REFUSED, adopt, enter_closed, evict_time_wait
 from utcp.core.time_wait import expire_time_wait, reusable_locally, take_over
@@ -60,18 +60,21 @@ class Engine:
         timestamp_clock: Callable[[int], int] | None = None,
         port_source: Callable[[], int] | None = None,
         mtu: Callable[[Any, Any], int] | int | None = None,
+        link_mtu: Callable[[Any, Any], int] | int | None = None,
         observer: Observer | None = None,
     ) -> None:
         if secret is None:
             secret = urandom(32)
         elif len(secret) < 16:
             raise ValueError(f"secret: {len(secret)} bytes are fewer than 16")
+        if config is None:
+            config = Config()
         self._stack: Stack = Stack(
-            config if config is not None else Config(),
+            config,
             secret,
             isn,
             timestamp_clock,
-            Paths(secret, mtu),
+            Paths(secret, policy_of(config), mtu, link_mtu),
             int.from_bytes(secret[:7], "big"),
             observer,
         )
@@ -93,11 +96,16 @@ class Engine:
         """
         stack = self._stack
         before = stack.policy
-        stack.config = config
-        stack.policy = policy_of(config)
+        self._follow(policy_of(config))
         for listener in stack.listeners.values():
             if listener.policy is before:
                 listener.policy = stack.policy
+
+    def _follow(self, policy: Policy) -> None:
+        stack = self._stack
+        stack.policy = policy
+        stack.config = policy.config
+        stack.paths.policy = policy
 
     @property
     def counters(self) -> Counters:
@@ -220,10 +228,11 @@ class Engine:
             segment_arrives(stack, route, data, start, min(start + segment_size, end))
             start += segment_size
 
-    def path_error(self, path: int, kind: PathError, now: i64, mtu: int = 0) -> None:
+    def path_error(self, path: int, kind: PathError, now: i64, mtu: int = 0, quote: bytes = b"") -> None:
         """What ICMP or the local system said about a path (RFC 9293 3.9.2.2; RFC 5461).
 
-        A refusal ends connections that are still in SYN-SENT; for all others it is a soft error (MUST-56).
+        A refusal ends connections that are still in SYN-SENT; for all others it is a soft error (MUST-56). ``mtu``, in
+        bytes, and ``quote``, the first bytes of the segment in question, are for a packet that was too big.
         """
         stack = self._stack
         stack.now = max(stack.now, now)
@@ -231,7 +240,10 @@ class Engine:
         if route is None:
             return
         if kind == PathError.PACKET_TOO_BIG:
-            self._shrink(route, mtu)
+            on_packet_too_big(stack, route, mtu, quote)
+            return
+        if kind == PathError.MESSAGE_TOO_LONG:
+            on_message_too_long(stack, route, mtu)
             return
         route.soft_error = str(PathError(kind))
         if kind not in (PathError.PORT_UNREACHABLE, PathError.ADMIN_PROHIBITED) or route.connecting == 0:
@@ -239,21 +251,6 @@ class Engine:
         for tcb in stack.connections.values():
             if tcb.route is route and tcb.st == SYN_SENT:
                 enter_closed(tcb, REFUSED, refused())
-
-    def _shrink(self, route: Path, mtu: i64) -> None:
-        """The path carries less than we thought: smaller segments from now on, and what is in flight again."""
-        payload = payload_of_mtu(mtu, route.peer)
-        if mtu <= 0 or payload >= route.max_payload:
-            return
-        route.max_payload = payload
-        for tcb in self._stack.connections.values():
-            if tcb.route is not route or tcb.st < SYN_RECEIVED:
-                continue
-            set_smss(tcb)
-            if tcb.st >= ESTABLISHED:
-                start_over(tcb)
-                tcb.rtt_at = NEVER  # Karn (MUST-18)
-                mark_dirty(tcb)
 
     def handle_timeout(self, now: i64) -> None:
         """Act on the deadlines that have passed. Early and spurious calls are harmless."""
@@ -381,8 +378,7 @@ class Engine:
         policies.update([listener.policy for listener in stack.listeners.values()], [conn.policy for conn in conns])
         after = {policy: changed(policy, name, value) for policy in policies}
         stack.now = max(stack.now, now)
-        stack.policy = after[stack.policy]
-        stack.config = stack.policy.config
+        self._follow(after[stack.policy])
         for listener in stack.listeners.values():
             listener.policy = after[listener.policy]
         for conn in conns:

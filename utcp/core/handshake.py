@@ -31,7 +31,7 @@ def offer_options(tcb: Tcb) -> None:
     tcb.wscale_on = policy.window_scaling
     if policy.window_scaling:
         tcb.rcv_wscale = _wscale_for(policy.largest_receive_buffer())
-    tcb.rmss = _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE)
+    tcb.rmss = limited_mss(tcb, tcb.route.link_payload - HEADER_SIZE)  # what we can receive (MUST-67, RFC 6691 2)
     if policy.ecn == ECN_ASK and not tcb.passive:
         use_ecn(tcb)
 
@@ -60,7 +60,8 @@ def accept_options(tcb: Tcb, seg: Segment) -> None:
 
 def set_smss(tcb: Tcb) -> None:
     """Eff.snd.MSS (MUST-16): what the peer takes and the path carries, less the options of every segment."""
-    mss = min(tcb.peer_mss, _limit_mss(tcb, tcb.route.max_payload - HEADER_SIZE))
+    tcb.plpmtu = tcb.route.max_payload
+    mss = min(tcb.peer_mss, limited_mss(tcb, tcb.plpmtu - HEADER_SIZE))
     options: i64 = TIMESTAMPS_SIZE if tcb.ts_on else 0
     tcb.smss = max(mss, MIN_SMSS + options) - options
     if tcb.cwnd > 0:
@@ -70,7 +71,8 @@ def set_smss(tcb: Tcb) -> None:
         control.mss = tcb.smss
 
 
-def _limit_mss(tcb: Tcb, mss: i64) -> i64:
+def limited_mss(tcb: Tcb, mss: i64) -> i64:
+    """An MSS, no larger than the user wants."""
     limit = tcb.policy.max_segment_size
     return mss if limit < 0 else min(mss, limit)
 

@@ -9,6 +9,7 @@ from mypy_extensions import i64
 from utcp.core.congestion.algorithms import name_of
 from utcp.core.deadlines import unacked_data
 from utcp.core.pacing import pacing_rate
+from utcp.core.paths import mtu_of_payload
 from utcp.core.states import CLOSE_WAIT, FIN_WAIT_1, LAST_ACK, State
 from utcp.core.tcb import Tcb, queued_bytes
 from utcp.wire.seq import MASK, seq_sub
@@ -17,6 +18,7 @@ from utcp.wire.seq import MASK, seq_sub
 class ConnectionInfo(NamedTuple):
     """Durations in seconds, sizes in bytes, sequence variables by their RFC 9293 3.3.1 names.
 
+    ``pmtu``: bytes of IP packet that the path is believed to carry; ``advmss``: the MSS we announced.
     ``seconds_in``: how long the connection has been in each of the states FIN-WAIT-1, FIN-WAIT-2, CLOSING,
     CLOSE-WAIT and LAST-ACK that it has reached, in their order.
     ``pacing_rate`` and ``delivery_rate`` in bytes a second, 0 while nothing is paced or measured; ``app_limited``: the
@@ -37,6 +39,8 @@ class ConnectionInfo(NamedTuple):
     irs: int
     snd_mss: int
     rcv_mss: int
+    advmss: int
+    pmtu: int
     snd_wscale: int
     rcv_wscale: int
     timestamps: bool
@@ -90,6 +94,8 @@ def snapshot(tcb: Tcb, now: i64) -> ConnectionInfo:
         irs=tcb.irs,
         snd_mss=tcb.smss,
         rcv_mss=tcb.rcv_mss,
+        advmss=tcb.rmss,
+        pmtu=mtu_of_payload(tcb.route.max_payload, tcb.route.ipv6),
         snd_wscale=tcb.snd_wscale,
         rcv_wscale=tcb.rcv_wscale,
         timestamps=tcb.ts_on,

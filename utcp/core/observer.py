@@ -35,5 +35,8 @@ class Observer:
     def user_call(self, now: i64, path: i64, local_port: i64, remote_port: i64, name: str) -> None:
         """The user called a method of the connection."""
 
+    def path_mtu(self, now: i64, path: i64, old: i64, new: i64) -> None:
+        """The path is now believed to carry IP packets of ``new`` bytes."""
+
     def closed(self, now: i64, path: i64, local_port: i64, remote_port: i64, reason: str) -> None:
         """The teardown is complete on this side (TIME-WAIT or CLOSED)."""

@@ -13,7 +13,9 @@ from mypy_extensions import i64
 from utcp.core.congestion.window import restart_after_idle
 from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retransmission_timer
 from utcp.core.ecn import ECT_0, NOT_ECT, Ecn
+from utcp.core.handshake import set_smss
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
+from utcp.core.path_mtu import HOLD, on_probe_sent, probe_size
 from utcp.core.receive_buffer import MAX_WINDOW
 from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
 from utcp.core.rtt import time_segment
@@ -63,6 +65,8 @@ def output(tcb: Tcb) -> None:
     if tcb.syn_due:
         send_syn(tcb)
     elif (SENDING >> tcb.st) & 1:
+        if tcb.plpmtu != tcb.route.max_payload:
+            set_smss(tcb)
         r = tcb.recovery
         if r is not None and r.runs.lost > 0 and not r.frto_new_data:
             _retransmit(tcb, r)
@@ -255,8 +259,19 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
         unpaced = unpaced_flight(tcb)
     allowance: i64 = 0  # bytes of a train that may still leave now
     train: i64 = 0  # ... and that have left
-    tcb.pace_at = NEVER
     data_sent = False
+    if unsent > mss and tcb.route.discovers and extra == 0:
+        n: i64 = probe_size(tcb, unsent, mss, flight, min(tcb.snd_wnd, buffer))
+        if n == HOLD:
+            return
+        if n > 0:
+            r = _send_mtu_probe(tcb, n, flight)
+            data_sent = True
+            flight += n
+            unsent -= n
+            if flight > unpaced:
+                train = n
+    tcb.pace_at = NEVER
     while True:
         room = min(min(tcb.snd_wnd, buffer) - flight, tcb.cwnd + extra - flight + outside)
         n = min(min(unsent, mss), room)  # noqa: PLW3301 - mypyc compiles min of two to a comparison
@@ -324,6 +339,18 @@ def _held_by_ecn(tcb: Tcb, ecn: Ecn, flight: i64) -> bool:
     if flight == 0:
         tcb.persist_at = ecn.held_until
     return True
+
+
+def _send_mtu_probe(tcb: Tcb, n: i64, flight: i64) -> Recovery:
+    """One segment, larger than the others, to see whether the path carries it (RFC 4821 10.1, without overlap)."""
+    r = open_scoreboard(tcb)
+    left = r.runs.nxt()
+    _emit(tcb, tcb.snd_nxt, ACK, flight, n, False)
+    tcb.snd_nxt = (tcb.snd_nxt + n) & MASK
+    time_segment(tcb, tcb.snd_nxt)
+    r.runs.sent(left + n, tcb.stack.now, n)
+    on_probe_sent(tcb, r, left, n)
+    return r
 
 
 def _note_departure(tcb: Tcb, flight: i64, idle: bool, unsent: i64) -> None:

@@ -57,6 +57,9 @@ class Policy:
 
         self.nodelay: bool = config.nodelay
         self.max_segment_size: i64 = -1 if config.max_segment_size is None else config.max_segment_size
+        self.mtu_probing: i64 = config.mtu_probing
+        self.base_mss: i64 = config.base_mss
+        self.mtu_probe_interval: i64 = _ns(config.mtu_probe_interval)
         self.receive_buffer: i64 = -1 if config.receive_buffer is None else config.receive_buffer
         self.initial_receive_buffer: i64 = config.initial_receive_buffer
         self.max_receive_buffer: i64 = config.max_receive_buffer

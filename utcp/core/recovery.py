@@ -12,6 +12,7 @@ from mypy_extensions import i64
 
 from utcp.core.congestion.control import LOSS
 from utcp.core.congestion.window import leave_recovery, on_acked, on_congestion_event, on_timeout, recovers_by_itself
+from utcp.core.path_mtu import give_up_probe, lost_probe, on_probe_ack
 from utcp.core.rack import (
     DUP_THRESH,
     dsack_round_over,
@@ -63,6 +64,8 @@ def on_ack(tcb: Tcb, r: Recovery, seg: Segment, acked: i64, flight: i64, duplica
         dsack_end = _note_sack(tcb, r, seg)
     elif duplicate:
         _count_duplicate(tcb, r)
+    if r.mtu_probe != NONE:
+        on_probe_ack(tcb, r)
     tlp_process_ack(tcb, r, duplicate and len(seg.sack) == 0, dsack_end, flight)
     if r.phase != OPEN:
         _in_recovery(tcb, r, seg, acked, duplicate, r.runs.sacked > sacked_before)
@@ -90,6 +93,8 @@ def find_losses(tcb: Tcb, r: Recovery) -> i64:
     elif r.phase == OPEN and r.dup_acks >= DUP_THRESH and r.runs.una > r.recover:
         # RFC 6582 3.2, step 2: not for what the last recovery has sent twice
         lost = r.runs.lose_first(tcb.smss)
+    if lost > 0 and r.mtu_probe != NONE:
+        lost -= lost_probe(tcb, r)
     if lost > 0 and r.phase == OPEN:
         _enter_recovery(tcb, r)
     return lost
@@ -122,16 +127,12 @@ def enter_timeout(tcb: Tcb) -> None:
     r.recover = runs.position(tcb.snd_nxt)
     r.tlp_end = NONE  # RFC 8985 7.1
     r.probe_due = False
+    if r.mtu_probe != NONE:
+        give_up_probe(tcb, r)
     tcb.tlp_at = NEVER
     tcb.reo_at = NEVER
     on_timeout(tcb, flight, again)
     tcb.cwnd = pipe(tcb, r) + tcb.smss  # what RACK still believes in flight is no reason to wait
-
-
-def start_over(tcb: Tcb) -> None:
-    """All that is in flight was too large for the path, and is sent again in smaller segments: no congestion."""
-    if tcb.snd_una != tcb.snd_nxt:
-        open_scoreboard(tcb).runs.lose_all()
 
 
 def let_go(tcb: Tcb, r: Recovery) -> None:

@@ -58,6 +58,10 @@ class Recovery:
         self.tlp_first_at: i64 = 0  # when the segment that the probe repeats had left before
         self.tlp_measured: bool = True  # a round-trip time since the last probe (7.3)
 
+        # A probe of the path MTU that is out: the positions of its edges
+        self.mtu_probe: i64 = NONE
+        self.mtu_probe_end: i64 = NONE
+
         # Whether the last phase was for nothing (RFC 4015, RFC 5682)
         self.undo_marker: i64 = NONE  # SND.UNA when it began; NONE: there is nothing to undo
         self.undo_left: i64 = NONE  # bytes sent again that no D-SACK has reported; NONE: nothing was sent again

@@ -108,6 +108,10 @@ class Scoreboard:
         size = self._size(i)
         return left + (n - 1) // size * size
 
+    def first_segment(self) -> i64:
+        """Bytes of the segment with the lowest sequence numbers; 0 if there is none."""
+        return 0 if self.count == 0 else self._longest(0)
+
     # Sending
 
     def sent(self, nxt: i64, now: i64, size: i64) -> None:
@@ -202,6 +206,16 @@ class Scoreboard:
         self.lose(0)
         return self.lost - before
 
+    def lose_larger(self, size: i64) -> i64:
+        """Segments of more than ``size`` bytes must be sent again; returns how many bytes that are."""
+        before = self.lost
+        i: i64 = 0
+        while i < self.count:
+            if not self.flags(i) & (SACKED | LOST) and self._longest(i) > size:
+                self.lose(i)
+            i += 1
+        return self.lost - before
+
     def lose_all(self) -> None:
         """Everything that the peer has not reported must be sent again."""
         i: i64 = 0
@@ -237,6 +251,10 @@ class Scoreboard:
     def _size(self, i: i64) -> i64:
         """Bytes of each of its segments but the last, which may be shorter; if SACKED, how many segments it was."""
         return self._words[self._head + _WORDS * i + _MARK] >> 3
+
+    def _longest(self, i: i64) -> i64:
+        """Bytes of the longest segment of a run that is not SACKED."""
+        return min(self._size(i), self.right(i) - self.left(i))
 
     def _mark(self, i: i64, mark: i64) -> None:
         self._words[self._head + _WORDS * i + _MARK] = mark

@@ -83,6 +83,7 @@ class Tcb:
         "path",
         "peer_mss",
         "persist_at",
+        "plpmtu",
         "policy",
         "probed_at",
         "progress_at",
@@ -178,6 +179,7 @@ class Tcb:
         self.snd_wscale: i64 = 0
         self.peer_mss: i64 = 536  # the MSS option of the peer's SYN
         self.smss: i64 = 536  # data bytes in a full segment, options already taken off (RFC 6691)
+        self.plpmtu: i64 = 0  # the path's, when ``smss`` was last set
         self.send_queue: SendQueue | None = None  # byte 0 is the first unacknowledged one
         self.fin_queued: bool = False  # the user has closed the sending side
         self.fin_sent: bool = False

@@ -9,6 +9,7 @@ from mypy_extensions import i64
 from utcp.core.closing import abort, lost_data
 from utcp.core.deadlines import give_up_at, start_retransmission_timer
 from utcp.core.output import send_probe, send_reset
+from utcp.core.path_mtu import suspect_black_hole
 from utcp.core.recovery import enter_timeout, on_reordering_timeout
 from utcp.core.recovery_state import may_probe, open_scoreboard
 from utcp.core.rtt import back_off
@@ -63,6 +64,7 @@ def _on_retransmission_timeout(tcb: Tcb) -> None:
         tcb.syn_due = True
         back_off(tcb)
     else:
+        suspect_black_hole(tcb)
         enter_timeout(tcb)
         back_off(tcb)
         start_retransmission_timer(tcb)

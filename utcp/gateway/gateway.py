@@ -202,6 +202,8 @@ class Gateway:
             self.counters.drops[_error_name("udp", exc)] += 1
             mtu = self._drain_errors(route.kernel)
             kind = kind_of_errno(exc.errno or 0)
+            if kind is PathError.MESSAGE_TOO_LONG:
+                kind = PathError.PACKET_TOO_BIG  # our link is a part of the kernel's path
             if kind is not None:
                 self._pass_error_to_kernel(IcmpError(kind, mtu), route, segment)
             return

@@ -14,7 +14,8 @@ from utcp.core.connection import Connection
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.observer import Observer
-from utcp.sim.life import Life, enter, leave
+from utcp.core.paths import PathError
+from utcp.sim.life import QUOTE_SIZE, Life, enter, leave
 
 if TYPE_CHECKING:
     from utcp.sim.network import Network, Packet
@@ -43,6 +44,7 @@ class Host:
         address: str,
         config: Config | None,
         mtu: int,
+        discover_mtu: bool,
         observer: Observer | None,
         isn: Callable[[int, int, int], int] | None,
     ) -> None:
@@ -50,6 +52,7 @@ class Host:
         self.name = name
         self.address = address
         self.mtu = mtu
+        self.discover_mtu = discover_mtu
         self.life = Life(self, 0)
         """From its start, or last restart, to its crash."""
         self._config = config
@@ -129,6 +132,17 @@ class Host:
         if socket is not None:
             socket.refused(packet)
 
+    def too_big(self, packet: Packet, mtu: int) -> None:
+        """A segment of its engine, or of one of its sockets, came to a link that takes packets of ``mtu`` bytes."""
+        socket = self.life.socket_at(packet.source)
+        if socket is not None:
+            socket.too_big(packet, mtu)
+        elif packet.source is None and self._engine is not None:
+            path = self._engine.path(packet.src, packet.dst)
+            quote = packet.payload[:QUOTE_SIZE]
+            self._engine.path_error(path, PathError.PACKET_TOO_BIG, self.network.now, mtu, quote)
+            self.pump()
+
     # --- applications on the bare engine -------------------------------------------------------------------
 
     @property
@@ -136,7 +150,14 @@ class Host:
         """The bare engine, made when somebody asks for it."""
         if self._engine is None:
             secret = self.secret(f" {self.life.number}" if self.life.number else "")
-            self._engine = Engine(self._config, secret=secret, isn=self._isn, mtu=self.mtu, observer=self._observer)
+            self._engine = Engine(
+                self._config,
+                secret=secret,
+                isn=self._isn,
+                mtu=0 if self.discover_mtu else self.mtu,
+                link_mtu=self.mtu,
+                observer=self._observer,
+            )
         return self._engine
 
     @property

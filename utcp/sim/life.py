@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 WILDCARDS: Final = {socket.AF_INET: "0.0.0.0", socket.AF_INET6: "::"}
 LOOPBACK: Final = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 LOOPBACK_MTU: Final = 65_536
+QUOTE_SIZE: Final = 28  # bytes of a segment that ICMP repeats
 FIRST_EPHEMERAL: Final = 49_152
 
 # The hosts that running code is on, the innermost ``with host:`` last. A tuple, because contexts are copied.
@@ -185,7 +186,12 @@ class SimulatedSocket:
         return (self._life.source(peer), self.local[1])
 
     def mtu(self, local: Address, peer: Address) -> int:
-        return LOOPBACK_MTU if local[0] == peer[0] or is_loopback(peer[0]) else self._life.host.mtu
+        if local[0] == peer[0] or is_loopback(peer[0]):
+            return LOOPBACK_MTU
+        return 0 if self._life.host.discover_mtu else self._life.host.mtu
+
+    def link_mtu(self, local: Address, peer: Address) -> int:
+        return self._life.host.mtu
 
     def stats(self) -> dict[str, int]:
         return {"datagrams_sent": self._sent, "datagrams_received": self._arrived}
@@ -211,6 +217,13 @@ class SimulatedSocket:
         """One that we sent came to a port that nobody has."""
         assert packet.source is not None and packet.destination is not None
         self._reports.append(PathReport(PathError.PORT_UNREACHABLE, packet.source, packet.destination))
+        self._wake()
+
+    def too_big(self, packet: Packet, mtu: int) -> None:
+        """One that we sent came to a link that takes only packets of ``mtu`` bytes."""
+        assert packet.source is not None and packet.destination is not None
+        quote = packet.payload[:QUOTE_SIZE]
+        self._reports.append(PathReport(PathError.PACKET_TOO_BIG, packet.source, packet.destination, mtu, quote))
         self._wake()
 
     def _wake(self) -> None:

@@ -24,6 +24,7 @@ class Fate(StrEnum):
     LOST = "lost"
     CORRUPTED = "corrupted"  # damaged, and dropped by the receiver's UDP checksum
     OVERFLOWED = "overflowed"  # the queue before a link with a rate was full
+    TOO_BIG = "too big"  # for the link's MTU
     CODEL = "codel"  # dropped by CoDel: the queue was too long for too long
     DROPPED = "dropped"  # by a rule
     PARTITIONED = "partitioned"
@@ -57,6 +58,8 @@ class Link:
         queue_packets: how many segments may wait, the one that is leaving included; 0 is no limit of its own.
         aqm: "" or "codel": what has waited for more than 5 ms over 100 ms is dropped, ever sooner (RFC 8289).
         ecn: True, CoDel marks segments that are ECN-capable instead of dropping them (RFC 3168).
+        mtu: bytes that an IP packet may have (with IPv4's header); larger ones are dropped. 0 is no limit.
+        packet_too_big: True, their sender is told by ICMP; False, they vanish (a black hole).
         loss: the probability that a segment is lost, in the long run.
         loss_burst: 0, every segment alone; else losses come in bad periods of so many segments on average, at least 1,
             and there are none in between (Gilbert).
@@ -80,6 +83,8 @@ class Link:
     ecn: bool = False
     loss_burst: float = 0.0
     loss_bad: float = 1.0
+    mtu: int = 0
+    packet_too_big: bool = False
 
     def __post_init__(self) -> None:
         for name in ("loss", "corrupt", "duplicate", "reorder", "loss_bad"):
@@ -92,6 +97,8 @@ class Link:
             raise ValueError(f"rate: {self.rate} is not a number of bits a second")
         if not self.queue >= 0:
             raise ValueError(f"queue: {self.queue} is not a number of bytes")
+        if not self.mtu >= 0:
+            raise ValueError(f"mtu: {self.mtu} is not a number of bytes")
         if not self.queue_packets >= 0:
             raise ValueError(f"queue_packets: {self.queue_packets} is not a number of segments")
         if self.aqm not in ("", "codel"):
@@ -106,6 +113,8 @@ class Link:
 
         ``draws`` are ``DRAWS`` random numbers in [0, 1).
         """
+        if self.is_too_big(size):
+            return Fate.TOO_BIG, []
         leaves = self._transmit(lane, size + HEADERS, now)
         if leaves is None:
             return Fate.OVERFLOWED, []
@@ -127,6 +136,10 @@ class Link:
             return Fate.DELIVERED, arrivals
         arrivals.append(self._arrival(lane, leaves, held[2], held[3]))
         return Fate.DUPLICATED, arrivals
+
+    def is_too_big(self, size: int) -> bool:
+        """Whether a segment of ``size`` bytes does not fit."""
+        return 0 < self.mtu < size + HEADERS
 
     def has_room(self, lane: Lane, size: int) -> bool:
         """Whether a segment may join those that wait for CoDel."""

@@ -178,12 +178,14 @@ class Network(Link):
         *,
         address: str | None = None,
         mtu: int = 1500,
+        discover_mtu: bool = False,
         observer: Observer | None = None,
         isn: Callable[[int, int, int], int] | None = None,
     ) -> Host:
         """A new host. ``name`` is what programs on any host may connect to, and so is ``address``, an IPv4 or
         IPv6 address (10.0.0.1, 10.0.0.2 ... by default). ``config``, ``observer`` and ``isn`` are those of its bare
-        engine (see docs/engine.md).
+        engine (see docs/engine.md). It takes ``mtu`` bytes for what all paths carry; with ``discover_mtu`` that is its
+        own link's, and what paths carry it finds out.
 
         All its secrets follow from the seed and the name. Raises ValueError when the name or the address is taken
         or no address.
@@ -192,7 +194,7 @@ class Network(Link):
         own = self._free_address() if address is None else str(ipaddress.ip_address(address))
         if own in self._addresses or is_loopback(own):
             raise ValueError(f"the address {own} is taken")
-        host = Host(self, name, own, config, mtu, observer, isn)
+        host = Host(self, name, own, config, mtu, discover_mtu, observer, isn)
         self.hosts[name] = self._addresses[own] = host
         return host
 
@@ -341,7 +343,7 @@ class Network(Link):
         arrivals: list[int] = []
         lane, link = journey.hops[journey.at]
         size = len(journey.packet.payload)
-        if fate is Fate.DELIVERED and link.aqm and link.rate:
+        if fate is Fate.DELIVERED and link.aqm and link.rate and not link.is_too_big(size):
             if link.has_room(lane, size + HEADERS):
                 lane.codel.put(journey, size + HEADERS, self.now)
                 if not lane.serving:
@@ -350,7 +352,14 @@ class Network(Link):
             fate = Fate.OVERFLOWED
         elif fate is Fate.DELIVERED:
             fate, arrivals = link.carry(lane, size, self.now, journey.draws)
+            if fate is Fate.TOO_BIG and link.packet_too_big:
+                self._complain(journey, link.mtu)
         self._go_on(journey, fate, arrivals)
+
+    def _complain(self, journey: _Journey, mtu: int) -> None:
+        """A router cannot pass it on: tell its sender so."""
+        delay = sum(round(link.delay * SECOND) for _, link in journey.hops[: journey.at])
+        self._at(self.now + delay, partial(self._report_too_big, journey.packet, mtu))
 
     def _serve(self, lane: Lane, link: Link) -> None:
         """Let the next of those that wait leave, as CoDel says."""
@@ -472,6 +481,11 @@ class Network(Link):
         host = self.hosts.get(packet.src)
         if host is not None and host.up and not self._partitioned(packet):
             host.refused(packet)
+
+    def _report_too_big(self, packet: Packet, mtu: int) -> None:
+        host = self.hosts.get(packet.src)
+        if host is not None and host.up and not self._partitioned(packet):
+            host.too_big(packet, mtu)
 
     def _engines(self) -> list[Engine]:
         return [host.engine for host in self.hosts.values() if host.has_engine]

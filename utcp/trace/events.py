@@ -45,6 +45,10 @@ class StructlogObserver(Tracer):
         if new == State.ESTABLISHED:
             self._log.info("connection opened", **ends)
 
+    def path_mtu(self, now: int, path: int, old: int, new: int) -> None:
+        local, peer = self.hosts(path)
+        self._log.info("path mtu", local=local, peer=peer, old=old, new=new)
+
     def closed(self, now: int, path: int, local_port: int, remote_port: int, reason: str) -> None:
         self._log.info("connection closed", **self._ends(path, local_port, remote_port), reason=reason)
 

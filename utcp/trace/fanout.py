@@ -40,6 +40,10 @@ class Fanout(Observer):
         for observer in self.observers:
             observer.user_call(now, path, local_port, remote_port, name)
 
+    def path_mtu(self, now: int, path: int, old: int, new: int) -> None:
+        for observer in self.observers:
+            observer.path_mtu(now, path, old, new)
+
     def closed(self, now: int, path: int, local_port: int, remote_port: int, reason: str) -> None:
         for observer in self.observers:
             observer.closed(now, path, local_port, remote_port, reason)

@@ -98,7 +98,7 @@ class Merge:
 
     def feed(self, host: str, record: Record) -> None:
         """One more record of ``host``."""
-        if "malformed" not in record:
+        if "malformed" not in record and record["event"] != "path_mtu":
             self._queues[host].append(record)
 
     def take(self, before: int | None = None) -> list[Step]:

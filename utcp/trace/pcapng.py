@@ -128,6 +128,10 @@ class PcapngObserver(Tracer):
         elif old != State.TIME_WAIT:  # the end of TIME-WAIT leads to no segment
             self._cause(connection, text)
 
+    def path_mtu(self, now: int, path: int, old: int, new: int) -> None:
+        if self._arrival is not None:
+            self._arrival_comments.append(f"path MTU {old} -> {new}")
+
     def timer(self, now: int, path: int, local_port: int, remote_port: int, name: str) -> None:
         self._write_arrival()
         if name != "2msl":

@@ -10,6 +10,7 @@ Keys of every record: ``t`` (nanoseconds of the engine's clock), ``event`` (the 
 - ``drop``, ``closed``: ``reason``. A drop is about the ``segment_in`` before it.
 - ``state_change``: ``old``, ``new``, in the RFC's spelling.
 - ``timer``, ``user_call``: ``name``.
+- ``path_mtu``: ``old``, ``new``, in bytes of IP packet; it is about the whole ``path`` and has no ports.
 """
 
 from __future__ import annotations
@@ -60,6 +61,9 @@ class Recorder(Tracer):
 
     def user_call(self, now: int, path: int, local_port: int, remote_port: int, name: str) -> None:
         self.write(_record(now, "user_call", path, local_port, remote_port, name=name))
+
+    def path_mtu(self, now: int, path: int, old: int, new: int) -> None:
+        self.write({"t": now, "event": "path_mtu", "path": path, "old": old, "new": new})
 
     def closed(self, now: int, path: int, local_port: int, remote_port: int, reason: str) -> None:
         self.write(_record(now, "closed", path, local_port, remote_port, reason=reason))

@@ -31,6 +31,13 @@ class Tracer(Observer):
         local, peer = self.addresses(path)
         return _end(local, local_port), _end(peer, remote_port)
 
+    def hosts(self, path: int) -> tuple[str, str]:
+        """Both ends of a path; empty where addresses are not known."""
+        if self.addresses is None:
+            return "", ""
+        local, peer = self.addresses(path)
+        return _host(local), _host(peer)
+
 
 def ports(segment: bytes) -> tuple[int, int]:
     """Source and destination port of a segment (anything at all when it is cut short)."""
@@ -38,8 +45,12 @@ def ports(segment: bytes) -> tuple[int, int]:
 
 
 def _end(address: object, port: int) -> str:
-    host = str(address[0]) if isinstance(address, tuple) and address else str(address)
+    host = _host(address)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _host(address: object) -> str:
+    return str(address[0]) if isinstance(address, tuple) and address else str(address)
 
 
 class Output:
