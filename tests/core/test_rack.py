@@ -50,6 +50,27 @@ class TestReorderingWindow:
         assert s.engine.counters.fast_recoveries == 0
         assert s.conn.info().cwnd >= 10_000
 
+    def test_it_arrives_in_time_and_the_timer_is_stopped(self) -> None:
+        s = spaced(3)
+        s.silent_for(0.001)
+        s.recv(". seq=b ack=a sack=a+1000:a+2000")
+        s.recv(". seq=b ack=a+2000")
+        s.silent_for(0.1)
+        assert "reordering" not in s.recorder.timers
+        s.recv(". seq=b ack=A")
+
+    def test_it_is_a_quarter_of_the_lowest_round_trip_that_SACK_has_shown(self) -> None:
+        """40 ms, where the handshake took 100 (6.2, step 1)."""
+        s = established(PLAIN, options="sackok")
+        for _ in range(3):
+            s.send(1000)
+            assert len(s.take()) == 1
+            s.silent_for(0.01)
+        s.silent_for(0.02)
+        s.recv(". seq=b ack=a sack=a+1000:a+2000")  # after 40 ms; the hole left 50 ms ago
+        s.expect(". seq=a ack=b len=1000")
+        s.recv(". seq=b ack=A")
+
     def test_the_third_segment_reported_needs_no_window(self) -> None:
         """... as long as nothing was ever seen to be reordered (6.2, step 4)."""
         s = spaced(4)
@@ -157,6 +178,21 @@ class TestReorderingWindow:
         s.recv(". seq=b ack=a+4000 sack=a+5000:a+6000")
         s.expect_after(0.05, ". seq=a+4000 ack=b len=1000")
 
+    def test_2883_several_dsacks_in_a_round_trip_widen_it_once(self) -> None:
+        s = spaced(4)
+        s.silent_for(0.003)
+        s.recv(". seq=b ack=a sack=a+1000:a+4000")
+        s.expect(". seq=a ack=b len=1000")
+        s.send(1000)
+        s.take()
+        for block in ("a:a+500", "a+500:a+1000"):
+            s.recv(f". seq=b ack=a+4000 sack={block}")
+        r = s.conn.recovery
+        assert r is not None
+        assert r.reo_wnd_mult == 2
+        s.recv(". seq=b ack=a+5000 sack=a:a+1000")  # the round is over
+        assert r.reo_wnd_mult == 3
+
 
 class TestDetection:
     def test_a_whole_train_but_its_last_segment(self) -> None:
@@ -167,6 +203,20 @@ class TestDetection:
         s.silent_for(RTT)
         s.recv(". seq=b ack=a sack=a+5000:a+8000")
         assert [sent.seg.seq - s.seq("a") for sent in s.take()] == [0, 1000, 2000]  # PRR: as much as has arrived
+
+    def test_of_one_instant_the_highest_that_arrived_counts(self) -> None:
+        """Not the latest to be reported (6.2, step 2): all below it left before it."""
+        s = established(PLAIN, options="sackok")
+        s.send(8000)
+        assert len(s.take()) == 8
+        s.silent_for(RTT)
+        s.recv(". seq=b ack=a sack=a+4000:a+5000")
+        s.recv(". seq=b ack=a sack=a+1000:a+2000,a+4000:a+5000")
+        s.expect_after(RTT / 4, ". seq=a ack=b len=1000")
+        r = s.conn.recovery
+        assert r is not None
+        assert r.runs.lost == 2000  # PRR has let one of three leave
+        s.recv(". seq=b ack=A")
 
     def test_a_lost_retransmission_is_found_by_what_left_after_it(self) -> None:
         s = established(PLAIN, options="sackok")
@@ -241,6 +291,21 @@ class TestDetection:
         r = s.conn.recovery
         assert r is not None
         assert r.rack_xmit_at == 103_000_000
+
+    def test_the_timestamp_of_the_retransmission_says_that_it_was_that(self) -> None:
+        """What left before it, and was not reported, is lost."""
+        s = established(PLAIN, options="sackok ts=9000/0")
+        s.send(10 * 988)
+        assert len(s.take()) == 10
+        s.silent_for(RTT)
+        s.recv(". seq=b ack=a sack=a+988:a+3952 ts=9200/5000100")
+        s.expect(". seq=a ack=b len=988")
+        s.silent_for(RTT)
+        s.recv(". seq=b ack=a+3952 ts=9300/5000200")
+        r = s.conn.recovery
+        assert r is not None
+        assert r.rack_xmit_at == 200_000_000
+        assert s.take()[0].seg.seq == s.seq("a+3952")
 
     def test_the_timer_covers_all_that_may_yet_arrive(self) -> None:
         """Step 5: one timer, for the latest of them."""
