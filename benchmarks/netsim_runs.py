@@ -120,4 +120,7 @@ PATHS = [
 ]
 SHARINGS = [Sharing(algorithm, flows) for flows in (2, 4, 8, 16) for algorithm in ALGORITHMS]
 EVERY: list[Run] = [*PATHS, *SHARINGS]
-QUICK: list[Run] = [path for path in PATHS if path.mbit == 10 and path.rtt_ms == 50 and path.loss >= 0.01]
+QUICK: list[Run] = [
+    *(path for path in PATHS if path.mbit == 10 and path.rtt_ms == 50 and path.loss >= 0.01),
+    *(sharing for sharing in SHARINGS if sharing.flows == 2),
+]
