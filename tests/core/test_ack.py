@@ -9,6 +9,7 @@ import pytest
 from support.script import RTO, RTT, Script, ns
 from support.states import close_wait, established
 from utcp.core.config import Config
+from utcp.core.congestion import Ack, CongestionControl
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, FIN_ACKED, State
 
@@ -50,10 +51,18 @@ def test_every_part_of_every_small_flight(fin: bool, options: str) -> None:
         assert c.progress_at == c.heard_at == s.now
         assert c.rtx_count == 0
         # An algorithm is made once data was acknowledged, not for a FIN alone
-        assert (c.congestion is None) == (data == 0)
+        assert (c.congestion is None, c.rate is None) == (data == 0, data == 0)
         assert c.rtx_at == (NEVER if everything else s.now + c.rto)
         assert everything is False or c.tlp_at == NEVER
         s.expect_state(State.FIN_WAIT_2 if c.fin_acked else State.FIN_WAIT_1 if fin else State.ESTABLISHED)
+
+
+def test_the_ack_of_a_fin_alone_is_no_news_of_data() -> None:
+    s = in_flight(2, True)
+    s.recv(". seq=b ack=a+2")
+    assert s.events() == ACKED
+    s.recv(". seq=b ack=a+3")
+    assert s.events() == FIN_ACKED
 
 
 def test_what_was_acknowledged_leaves_the_queue_and_the_rest_stays() -> None:
@@ -83,6 +92,33 @@ def test_the_window_grows_by_what_was_acknowledged() -> None:
         s.recv(f". seq=b ack=a+{data + fin}")
         assert s.conn.cwnd - before in (0, data)
         assert s.conn.info().cwnd == s.conn.cwnd
+
+
+class Told(CongestionControl):
+    """Writes down what it is told."""
+
+    told: list[tuple[int, int, int, int, bool]]
+
+    def on_ack(self, ack: Ack) -> None:
+        self.told = [*getattr(self, "told", []), (ack.acked, ack.delivered, ack.lost, ack.flight, ack.in_recovery)]
+
+    def on_congestion_event(self, kind: int, flight: int, now: int) -> None:
+        raise AssertionError
+
+
+def test_what_is_acknowledged_without_ado_is_told_as_it_is() -> None:
+    s = established(Config(nodelay=True, congestion_control=Told))
+    s.send(5)
+    s.take()
+    s.recv(". seq=b ack=a+2")
+    s.recv(". seq=b ack=a+5")
+    with s.together():
+        s.send(1)
+        s.conn.shutdown(1, s.now)
+    s.take()
+    s.recv(". seq=b ack=a+7")
+    assert isinstance(s.conn.congestion, Told)
+    assert s.conn.congestion.told == [(2, 2, 0, 5, False), (3, 3, 0, 3, False), (1, 1, 0, 2, False)]
 
 
 def test_whatever_is_heard_puts_keepalive_off() -> None:
