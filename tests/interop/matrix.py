@@ -36,6 +36,7 @@ _SECTIONS: Final = (
     "Keepalive and user timeout",
     "Loss recovery",
     "Congestion control",
+    "ECN",
     "Bad networks",
     "Many connections",
     "Programs",

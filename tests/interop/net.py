@@ -20,7 +20,7 @@ from interop.namespace import sysctl
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction, Endpoint, Gateway, KernelAddress, Rule, Rules, Tun
-from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
+from utcp.wire.segment import ACK, FIN, RST, SYN, Segment, decode
 
 MTU: Final = 1500
 WAIT_S: Final = 10.0
@@ -46,7 +46,8 @@ class Net:
         tun = Tun("utcp0", list(_INTERFACES), MTU - 8)
         hosts = ("127.0.0.1", "::1")
         kernel = [KernelAddress(i, Endpoint(host, 0)) for i, host in zip(_INTERFACES, hosts, strict=True)]
-        self.gateway = Gateway(tun, kernel, mtu=MTU, impair=self.rules)
+        self._marked: tuple[Direction, Callable[[Segment], bool]] | None = None
+        self.gateway = Gateway(tun, kernel, mtu=MTU, impair=self.rules, mark=self._mark)
         self._thread = threading.Thread(target=self.gateway.run, name="gateway")
         self._thread.start()
 
@@ -83,6 +84,19 @@ class Net:
             yield rule
         finally:
             rule.lift()
+
+    @contextmanager
+    def marking(self, direction: Direction, predicate: Callable[[Segment], bool]) -> Iterator[None]:
+        """A congested router: of the ECN-capable segments it marks those picked, while the context lasts."""
+        self._marked = direction, predicate
+        try:
+            yield
+        finally:
+            self._marked = None
+
+    def _mark(self, direction: Direction, segment: bytes) -> bool:
+        marked = self._marked
+        return marked is not None and marked[0] is direction and marked[1](decode(segment))
 
     def silence(self, direction: Direction) -> AbstractContextManager[Rule]:
         """Lose everything that goes in one direction while the context lasts."""
