@@ -394,6 +394,22 @@ def test_a_duration_has_a_queue_while_it_has_records() -> None:
     assert expiry.queue(100).number == 2
 
 
+def test_a_queue_that_was_given_up_is_not_used_unseen() -> None:
+    """It is remembered as the last one that was asked for."""
+    table = TimeWaitTable(1)
+    for _ in range(2):
+        for number in range(3):
+            insert(table, number)
+            audit(table)
+        for number in range(3):
+            table.remove(table.find(key_of(number)))
+            audit(table)
+    insert(table, 1)
+    insert(table, 2, duration=50)
+    insert(table, 3)
+    audit(table)
+
+
 def test_a_queue_s_number_has_18_bits() -> None:
     """And what lies beside it in the word, the window and the chain, does not touch it."""
     table = TimeWaitTable(1)
