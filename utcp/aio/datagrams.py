@@ -48,9 +48,6 @@ MAX_ROUTES: Final = 4096  # remembered
 QUOTE_SIZE: Final = 8  # bytes of a segment that tell which it was
 MAX_RETRIES: Final = 8  # sends that report somebody else's error, in a row
 
-# For the named tuple of each buffer: its own __new__ is a function in Python
-_new_tuple: Final[Any] = tuple.__new__
-
 # Where the ECN field of a datagram that has come is; Linux and macOS call it by different names
 ECN_DATA: Final = frozenset(
     {
@@ -75,6 +72,11 @@ class Received(NamedTuple):
     local: Address
     peer: Address
     ecn: int = 0
+
+
+# To make one of these for each buffer: Received() is a call of a function in Python
+_new_tuple: Final[Any] = tuple.__new__
+_Received: Final = Received
 
 
 class PathReport(NamedTuple):
@@ -278,7 +280,7 @@ class UdpSocket:
                 continue
             if len(peer) != 2:
                 peer = peer if peer[3] else peer[:2]
-            received: Received = _new_tuple(Received, (data, segment_size, local, peer, ecn))
+            received: Received = _new_tuple(_Received, (data, segment_size, local, peer, ecn))
             return received
         return None
 

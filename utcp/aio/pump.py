@@ -198,6 +198,8 @@ class Pump:
         self.wakeups += 1
         self._timer = None
         self._drain()
+        if self._datagrams.has_reports:
+            self._hear_errors()
         self._pump()
 
     def _on_writable(self) -> None:
@@ -252,7 +254,8 @@ class Pump:
         """The engine's path of what has arrived: mostly it is from the same peer as the last."""
         paths = self.engine.stack.paths
         path = self._arrived_by
-        if path is None or path.peer != peer or path.local != local or paths.get(path.index) is not path:
+        own = path is not None and (path.local is local or path.local == local)
+        if path is None or not own or path.peer != peer or paths.get(path.index) is not path:
             path = paths.intern(local, peer, self.engine.stack.now)
             self._arrived_by = path
         return path.index
@@ -353,6 +356,8 @@ class Pump:
         if engine.uses_ecn and not self._ecn:
             self._ecn = True
             self._datagrams.report_ecn()
+        if not engine.pending():
+            return
         for train in engine.transmit(now):
             local: Any = train.route.local
             peer: Any = train.route.peer
