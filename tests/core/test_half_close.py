@@ -245,6 +245,21 @@ def test_a_second_shutdown_does_not_renew_the_patience() -> None:
     s.expect_gone(TimeoutError)
 
 
+def test_nor_does_it_behind_a_closed_window() -> None:
+    """Where nothing is in flight patience counts from the shutdown: the first one."""
+    s = established()
+    s.recv(". seq=b ack=a wnd=0")
+    s.send(1)
+    s.silent_for(0.1)
+    s.shutdown()
+    began = s.conn.progress_at
+    assert began == s.now
+    s.silent_for(0.2)
+    s.shutdown()
+    s.silent()
+    assert s.conn.progress_at == began
+
+
 def test_the_patience_for_the_fin_counts_from_the_shutdown() -> None:
     s = established(Config(r2=100))
     s.silent_for(60)
