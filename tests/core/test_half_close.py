@@ -254,7 +254,7 @@ def test_nor_does_it_behind_a_closed_window() -> None:
     s.shutdown()
     began = s.conn.progress_at
     assert began == s.now
-    s.silent_for(0.2)
+    s.silent_for(0.1)
     s.shutdown()
     s.silent()
     assert s.conn.progress_at == began
