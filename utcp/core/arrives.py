@@ -53,7 +53,8 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
         if route.soft_error:
             route.soft_error = ""  # whatever it was, it has passed
         reason = _connection_arrives(tcb, seg)
-        mark_dirty(tcb)
+        if not tcb.dirty:
+            mark_dirty(tcb)
     else:
         reason = _no_connection_arrives(stack, route, key, seg)
     if reason:
@@ -182,11 +183,11 @@ def _check_timestamp(tcb: Tcb, seg: Segment) -> bool:
 
 def _check_sequence(tcb: Tcb, seg: Segment) -> bool:
     """First: RFC 9293 3.10.7.4, table 6, on the window that we have advertised. Returns whether to go on."""
-    offset: i64 = seq_sub(seg.seq, tcb.rcv_nxt)
-    window: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
-    if offset == 0:
+    if seg.seq == tcb.rcv_nxt:
         # Into a closed window too: its ACK, RST, URG and FIN are valid (MUST-66), data will be trimmed away
         return True
+    offset: i64 = seq_sub(seg.seq, tcb.rcv_nxt)
+    window: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
     if offset > 0:
         return offset < window
     last: i64 = offset + seg.len - 1

@@ -62,7 +62,8 @@ class ConnectionTable:
         slot: i64
         if self._free_count > 0:
             self._free_count -= 1
-            slot = i64(self._free_slots[self._free_count])
+            free: int = self._free_slots[self._free_count]  # not i64(...), which is slow where it is interpreted
+            slot = free
             self.slots[slot] = tcb
             tcb.armed_at = self.armed[slot]
         else:
@@ -80,7 +81,8 @@ class ConnectionTable:
         slot = tcb.slot
         self.slots[slot] = None
         self.armed[slot] = tcb.armed_at
-        self._free_slots[self._free_count] = i32(slot)
+        free: int = slot
+        self._free_slots[self._free_count] = free
         self._free_count += 1
         self._count -= 1
         self._discard(self._place(tcb.key))
@@ -93,15 +95,18 @@ class ConnectionTable:
         """The place of a key, or the free one where it would be."""
         keys = self._keys
         last = self._size - 1
-        place = self._home(key)
-        while keys[place] != key and keys[place] != _FREE:
+        place = (key * self._multiplier >> 32) & last  # its home
+        found = keys[place]
+        while found != key and found != _FREE:  # noqa: PLR1714 - a set or a tuple would be made of boxed numbers
             place = (place + 1) & last
+            found = keys[place]
         return place
 
     def _put(self, key: i64, slot: i64) -> None:
         place = self._place(key)
+        number: int = slot
         self._keys[place] = key
-        self._slot_of[place] = i32(slot)
+        self._slot_of[place] = number
 
     def _discard(self, gap: i64) -> None:
         """Free a place; those behind it move up, so that every search still ends where it should."""

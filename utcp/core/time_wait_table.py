@@ -356,10 +356,12 @@ class _Buckets:
         self._set_first(bucket, record)
 
     def _first(self, bucket: i64) -> i64:
-        return i64(self._groups[bucket >> _GROUP_BITS][bucket & (_GROUP - 1)])
+        record: int = self._groups[bucket >> _GROUP_BITS][bucket & (_GROUP - 1)]  # interpreted, i64(...) is slow
+        return record
 
     def _set_first(self, bucket: i64, record: i64) -> None:
-        self._groups[bucket >> _GROUP_BITS][bucket & (_GROUP - 1)] = i32(record)
+        number: int = record
+        self._groups[bucket >> _GROUP_BITS][bucket & (_GROUP - 1)] = number
 
     def _after(self, record: i64) -> i64:
         return self._records.get(record, _MISC) >> _CHAIN_SHIFT

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from mypy_extensions import i64
 
-from utcp.core.states import FIN_WAIT_1, LAST_ACK, SYN_SENT, State, legal_transition
+from utcp.core.states import FIN_WAIT_1, LAST_ACK, SYN_SENT, TRANSITIONS, State
 from utcp.core.tcb import Tcb
 
 
 def set_state(tcb: Tcb, new: i64) -> None:
     """Go to state ``new``: along the edges of RFC 9293 Figure 5 only."""
     old = tcb.st
-    if not legal_transition(old, new):
+    if not (TRANSITIONS[old] >> new) & 1:
         raise RuntimeError(f"no transition leads from {State(old)} to {State(new)}")
     tcb.st = new
     if new == SYN_SENT:
