@@ -69,3 +69,16 @@ def test_old_segments_whose_ack_is_not_looked_at() -> None:
         assert not _recent(s.conn, segment(s, -2, 2, flags))
     s = syn_received()
     assert not _recent(s.conn, segment(s, -1, 1))
+
+
+def test_the_answer_to_what_was_sent_again_echoes_its_timestamp() -> None:
+    """Our ACK was lost: the peer measures from its second transmission, not from the first."""
+    s = established(options="ts=1000/0")
+    s.recv("P. seq=b ack=a len=10 ts=2000/0")
+    s.expect_after(0.04, ". seq=a ack=b+10 ts=*/2000")
+    s.recv("P. seq=b ack=a len=10 ts=3000/0")
+    s.expect(". seq=a ack=b+10 ts=*/3000")
+    s.recv("P. seq=b-20000 ack=a len=10 ts=3500/0")
+    s.expect(". seq=a ack=b+10 ts=*/3500")
+    s.recv("P. seq=b+10 ack=a+1 len=10 ts=4000/0")  # acknowledges what was not sent: nothing of it counts
+    s.expect(". seq=a ack=b+10 ts=*/3500")

@@ -94,6 +94,18 @@ def test_the_window_grows_by_what_was_acknowledged() -> None:
         assert s.conn.info().cwnd == s.conn.cwnd
 
 
+@pytest.mark.parametrize("size", [1, 2, 1000])
+def test_the_first_data_has_a_delivery_rate(size: int) -> None:
+    """Counted from when it left, a single byte too."""
+    s = established(NODELAY)
+    s.advance(1)
+    s.send(size)
+    s.take()
+    s.advance(0.1)
+    s.recv(f". seq=b ack=a+{size}")
+    assert s.conn.info().delivery_rate == 10 * size
+
+
 class Told(CongestionControl):
     """Writes down what it is told."""
 

@@ -40,6 +40,17 @@ class TestSyn:
         s.expect("R. seq=A ack=B")
         s.expect_gone(ConnectionResetError)
 
+    @pytest.mark.parametrize("passive", [False, True])
+    @pytest.mark.parametrize("flags", ["S", "S."])
+    def test_R_11_whoever_opened(self, flags: str, passive: bool) -> None:
+        """Only in SYN-RECEIVED does a SYN return a passive open to LISTEN."""
+        s = established(passive=passive)
+        for offset in (0, 100):
+            s.recv(f"{flags} seq=b+{offset} mss=1000 {'ack=a' if '.' in flags else ''}")
+            s.take()
+            s.expect_state(State.ESTABLISHED)
+        assert (s.engine.counters.challenge_acks, s.recorder.closed_reasons) == (1, [])
+
     def test_R_11_by_RFC_793_a_syn_elsewhere_is_acknowledged(self) -> None:
         s = established(Config(rfc5961_syn=False))
         s.recv("S seq=b+100000 mss=1000")

@@ -607,3 +607,30 @@ class TestOrphans:
         s.expect_state(State.TIME_WAIT)
         s.silent_for(60)
         s.expect_state(State.CLOSED)
+
+
+def test_with_nothing_in_flight_an_orphan_s_patience_counts_from_the_close() -> None:
+    """Behind a closed window there is something to wait for, and nothing that R2 would be about."""
+    s = established()
+    s.recv(". seq=b ack=a wnd=0")
+    s.send(1)
+    s.silent_for(0.1)
+    s.close(flush=True)
+    assert s.conn.progress_at == s.now
+    s.abort()
+    s.expect("R. seq=a ack=b")
+
+
+@pytest.mark.parametrize("more", [0, 1, 2, 1_000_000_000])
+def test_with_something_in_flight_R2_goes_on_and_the_orphan_s_time_begins(more: int) -> None:
+    """In nanoseconds: what R2 has more than the orphan is what it may have waited already."""
+    s = established(Config(r2=60 + more / 1e9, close_timeout=60))
+    s.send(1)
+    s.take()
+    began = s.conn.progress_at
+    s.advance(0.2)
+    s.close(flush=True)
+    s.take()
+    assert s.conn.progress_at == min(s.now, began + more)
+    s.abort()
+    s.take()
