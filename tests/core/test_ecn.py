@@ -661,3 +661,18 @@ def test_what_an_observer_is_told() -> None:
     server_side.send(b"answer", 0)
     exchange(ecn=3)
     assert told == [("field", 2), ("out", 0), ("field", 3), ("in", 0)]
+
+
+@pytest.mark.parametrize(("size", "fin", "reductions"), [(1, False, 1), (1, True, 1), (0, True, 0)])
+def test_an_echo_is_about_data_if_only_a_byte(size: int, fin: bool, reductions: int) -> None:
+    """Our FIN alone tells of no congestion that its window could be reduced for."""
+    s = agreed()
+    with s.together():
+        s.send(size)
+        if fin:
+            s.conn.shutdown(1, s.now)
+    s.take()
+    s.advance(0.1)
+    s.recv(f".E seq=b ack=a+{size + fin}")
+    assert s.engine.counters.ecn_reductions == reductions
+    assert (s.conn.congestion is None) == (size == 0)
