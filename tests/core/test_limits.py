@@ -9,8 +9,10 @@ import pytest
 from support.script import Script
 from support.states import established
 from utcp.core.config import Config
+from utcp.core.connection import Connection
 from utcp.core.engine import Engine
 from utcp.core.states import State
+from utcp.sim import Network
 
 JUST = 1e-9
 
@@ -102,7 +104,7 @@ class TestMemory:
     CONFIG = Config(max_memory=3000, receive_buffer=100_000, max_segment_size=1000, delayed_ack=0)
 
     def test_beyond_it_two_segments_each(self) -> None:
-        """Window and acceptance alike; what is dropped is not acknowledged, so that it comes again."""
+        """Window and acceptance alike; what is dropped is not acknowledged, so that it comes again, in its time."""
         s = listening(self.CONFIG)
         open_from(s, 1)
         hog = s.conn
@@ -111,7 +113,7 @@ class TestMemory:
             s.take()
         assert s.engine.memory == 3000
         s.recv("P. seq=b+3000 ack=a len=1000", port=1)  # in the window that was promised
-        s.silent()
+        s.expect(". seq=a ack=b+3000 wnd=0", port=1)
         assert (hog.readable_bytes, s.engine.counters.memory_drops) == (3000, 1)
         open_from(s, 2)
         other = s.conn
@@ -119,11 +121,12 @@ class TestMemory:
             s.recv(f"P. seq=b+{i * 1000} ack=a len=1000", port=2)
             s.take()
         s.recv("P. seq=b+2000 ack=a len=1000", port=2)
-        s.silent()
+        s.expect(". seq=a ack=b+2000 wnd=0", port=2)
         assert (other.readable_bytes, s.engine.memory, s.engine.counters.memory_drops) == (2000, 5000, 2)
         assert len(other.receive()) == 2000  # whoever reads gets on
         with s.together():
             pass
+        s.expect(". seq=a ack=b+2000 wnd=63535", port=2)
         s.recv("P. seq=b+2000 ack=a len=1000", port=2)
         s.take()
         assert (other.readable_bytes, s.engine.memory) == (1000, 4000)
@@ -141,6 +144,39 @@ class TestMemory:
         s.expect("S. seq=a-1 ack=b *", port=2)
         s.recv("P. seq=b ack=a len=10", port=2)
         assert s.take()[-1].seg.wnd < 65_535
+
+    def test_a_peer_that_is_told_to_wait_does_for_as_long_as_it_takes(self) -> None:
+        """MUST-37: not given up after R2, as one that hears nothing would be."""
+        network = Network(1, delay=0.01)
+        server = network.host("server", self.CONFIG)
+        client = network.host("client")
+        accepted: list[Connection] = []
+        server.listen(80, accepted.append)
+        sending = [client.connect(server, 80) for _ in range(3)]
+        network.run_for(1)
+        for connection in sending:
+            connection.send(bytes(20_000), network.now)
+        network.run_for(3600)
+        assert server.engine.counters.memory_drops > 0
+        assert [connection.error for connection in sending] == [None] * 3
+        received = [0, 0, 0]
+
+        def all_arrived() -> bool:
+            for i, connection in enumerate(accepted):
+                received[i] += len(connection.receive())
+            return received == [20_000] * 3
+
+        assert network.run_until(all_arrived), received
+
+    def test_what_waits_behind_a_hole_does_not_keep_the_hole_open(self) -> None:
+        s = established(self.CONFIG, options="sackok")
+        for i in (1000, 2500, 4000):
+            s.recv(f"P. seq=b+{i} ack=a len=1000")
+            s.take()
+        assert s.engine.memory == 3000
+        s.recv("P. seq=b ack=a len=1000")
+        s.expect(". seq=a ack=b+2000 *")
+        assert (s.conn.readable_bytes, s.engine.counters.memory_drops) == (2000, 0)
 
     def test_out_of_order_data_counts_and_waits_for_nobody(self) -> None:
         s = established(self.CONFIG, options="sackok")

@@ -467,6 +467,10 @@ def _advertise(tcb: Tcb) -> i64:
     """The window field, after moving its right edge as far as silly-window avoidance lets it (3.8.6.2.2)."""
     current: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
     current = max(current, 0)
+    if tcb.no_room:
+        if not _has_room_again(tcb):
+            return 0  # what was promised before is taken back, for there is no memory (SHLD-14)
+        tcb.no_room = False
     window = current
     if (RECEIVING >> tcb.st) & 1:
         room = _receive_room(tcb)
@@ -492,6 +496,10 @@ def _receive_room(tcb: Tcb) -> i64:
     return buffer - (0 if queue is None else queue.size)
 
 
+def _has_room_again(tcb: Tcb) -> bool:
+    return _receive_room(tcb) >= min(tcb.rcv_mss, tcb.rmss)
+
+
 def _as_told(tcb: Tcb, window: i64) -> i64:
     """What the peer knows of a window: the scale rounds it down."""
     return (window >> tcb.rcv_wscale) << tcb.rcv_wscale
@@ -506,6 +514,9 @@ def _consider_window_update(tcb: Tcb) -> None:
     """The user has read: tell the peer if that opened the window by enough."""
     tcb.window_update = False
     if not (RECEIVING >> tcb.st) & 1:
+        return
+    if tcb.no_room:
+        tcb.ack_now = tcb.ack_now or _has_room_again(tcb)
         return
     current = _as_told(tcb, seq_sub(tcb.rcv_adv, tcb.rcv_nxt))
     room = min(_receive_room(tcb), MAX_WINDOW << tcb.rcv_wscale)

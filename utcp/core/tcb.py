@@ -75,6 +75,7 @@ class Tcb:
         "local_port",
         "max_snd_wnd",
         "min_rtt",
+        "no_room",
         "opened_at",
         "orphan",
         "pace_at",
@@ -197,6 +198,7 @@ class Tcb:
         self.receive_queue: ReceiveQueue | None = None
         self.reassembly: Reassembly | None = None
         self.held: i64 = 0  # what these two cost, as ``stack.held`` has counted it
+        self.no_room: bool = False  # ... is what all may cost: the peer has been told to wait
         self.fin_known: bool = False  # a FIN has been seen, at sequence number fin_at
         self.fin_at: i64 = 0
         self.fin_received: bool = False  # ... and reached

@@ -44,9 +44,8 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
         fin = False
         tcb.ack_now = True
     if n > 0:
-        if short_of_memory(tcb) and tcb.held + n > 2 * tcb.rmss:
-            tcb.stack.counters.memory_drops += 1
-            return  # as if it was lost: the peer will send it again
+        if short_of_memory(tcb) and _find_no_room(tcb, seq == tcb.rcv_nxt, n):
+            return
         _take_data(tcb, seg, seq, seg.buf[start : start + n])
         if tcb.done:
             return
@@ -58,6 +57,28 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
             tcb.dup_acks_due += 1  # a hole before the FIN
     if tcb.fin_known and tcb.rcv_nxt == tcb.fin_at:
         on_fin(tcb)
+
+
+def _find_no_room(tcb: Tcb, in_sequence: bool, n: i64) -> bool:
+    """All connections together hold what they may, and this one what it may then: two segments.
+
+    Out of order, data is dropped as if it was lost. What is next is refused by a closed window (as by Linux from 6.6
+    on): a sender that hears nothing gives up after R2, one that is told to wait does not (MUST-37). What waits behind a
+    hole does not count against what fills it, or the hole would stay.
+    """
+    held = tcb.held
+    if in_sequence:
+        queue = tcb.receive_queue
+        held = 0 if queue is None else queue.size
+        if held == 0:
+            return False
+    if held + n <= 2 * tcb.rmss:
+        return False
+    tcb.stack.counters.memory_drops += 1
+    if in_sequence:
+        tcb.no_room = True
+        tcb.ack_now = True
+    return True
 
 
 def _take_data(tcb: Tcb, seg: Segment, seq: i64, data: bytes) -> None:
