@@ -8,7 +8,7 @@ from mypy_extensions import i64
 
 from utcp.core.congestion.window import start_congestion_control
 from utcp.core.ecn import agree_on_ecn, use_ecn
-from utcp.core.policy import ECN_ASK
+from utcp.core.policy import ECN_ASK, MAX_WSCALE
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
@@ -16,7 +16,6 @@ from utcp.core.transition import set_state
 from utcp.wire.segment import ECE, HEADER_SIZE, Segment
 from utcp.wire.seq import MASK
 
-MAX_WSCALE: Final = 14  # RFC 7323 2.3
 DEFAULT_MSS: Final = 536  # MUST-15
 DEFAULT_MSS_IPV6: Final = 1220
 MIN_SMSS: Final = 64  # below this a peer's MSS is an attack, not a network (Linux: TCP_MIN_SND_MSS 48)
@@ -30,7 +29,7 @@ def offer_options(tcb: Tcb) -> None:
     tcb.sack_on = policy.sack
     tcb.wscale_on = policy.window_scaling
     if policy.window_scaling:
-        tcb.rcv_wscale = _wscale_for(policy.largest_receive_buffer())
+        tcb.rcv_wscale = policy.receive_wscale
     tcb.rmss = limited_mss(tcb, tcb.route.link_payload - HEADER_SIZE)  # what we can receive (MUST-67, RFC 6691 2)
     if policy.ecn == ECN_ASK and not tcb.passive:
         use_ecn(tcb)
@@ -75,14 +74,6 @@ def limited_mss(tcb: Tcb, mss: i64) -> i64:
     """An MSS, no larger than the user wants."""
     limit = tcb.policy.max_segment_size
     return mss if limit < 0 else min(mss, limit)
-
-
-def _wscale_for(buffer: i64) -> i64:
-    """The smallest shift with which the whole buffer can be advertised, also when it has grown."""
-    shift: i64 = 0
-    while shift < MAX_WSCALE and (buffer >> shift) > 65_535:
-        shift += 1
-    return shift
 
 
 def start_receiving(tcb: Tcb, seg: Segment) -> None:

@@ -16,6 +16,8 @@ ECN_OFF: Final = 0
 ECN_ASK: Final = 1
 ECN_PASSIVE: Final = 2
 
+MAX_WSCALE: Final = 14  # RFC 7323 2.3
+
 
 @final
 class Policy:
@@ -66,6 +68,7 @@ class Policy:
         self.send_buffer: i64 = config.send_buffer
         self.max_memory: i64 = config.max_memory
         self.window_scaling: bool = config.window_scaling
+        self.receive_wscale: i64 = _wscale_for(self.largest_receive_buffer())
         self.timestamps: bool = config.timestamps
         self.sack: bool = config.sack
         self.dsack: bool = config.dsack
@@ -94,6 +97,14 @@ class Policy:
     def largest_receive_buffer(self) -> i64:
         """The same of one that has grown."""
         return self.receive_buffer if self.receive_buffer >= 0 else self.max_receive_buffer
+
+
+def _wscale_for(buffer: i64) -> i64:
+    """The smallest shift with which the whole buffer can be advertised, also when it has grown."""
+    shift: i64 = 0
+    while shift < MAX_WSCALE and (buffer >> shift) > 65_535:
+        shift += 1
+    return shift
 
 
 def _ecn(choice: bool | str) -> i64:
