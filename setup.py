@@ -23,6 +23,7 @@ INTERPRETED = ("utcp/core/config.py",)
 HOT = ("utcp/aio/channel.py", "utcp/aio/datagrams.py", "utcp/aio/pump.py")
 
 MODE = os.environ.get("UTCP_MYPYC", "auto")
+OPT_LEVEL = os.environ.get("UTCP_OPT_LEVEL", "3")  # gcc's: 0 compiles in half the time, for tests alone
 # Nobody replaces a function of the group, so the C compiler may call its functions directly, and inline them: else each
 # call goes through the linker's tables, which is a tenth of a lifecycle's instructions in the engine.
 C_FLAGS = ["-fno-semantic-interposition", "-fvisibility=hidden", "-fno-plt"] if sys.platform == "linux" else []
@@ -47,7 +48,7 @@ def extensions() -> list[Extension]:
         # CI holds all code to the strict settings in pyproject.toml; a build, by whatever mypy, looks only at what it
         # compiles: utcp/__init__ imports everything, and the build environment has no uvloop, structlog or rich.
         arguments = ["--config-file=", "--follow-imports=silent", *compiled_modules()]
-        found = cast("list[Extension]", mypycify(arguments, opt_level="3", group_name="utcp"))
+        found = cast("list[Extension]", mypycify(arguments, opt_level=OPT_LEVEL, group_name="utcp"))
     except SystemExit as error:  # mypyc reports type errors on stderr and exits
         return _without_compiler(error)
     for extension in found:
