@@ -28,6 +28,7 @@ HIGH_WATER: Final = 64 * 1024
 LOW_WATER: Final = 16 * 1024
 ENOUGH_WARNINGS: Final = constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES
 EVERYTHING: Final = READABLE | EOF | FIN_ACKED | CLOSED_BIT
+HEARD: Final = CONNECTED | URGENT | READABLE | EOF | CLOSED_BIT
 
 
 @final
@@ -225,6 +226,10 @@ class Channel:
     def call_again(self) -> None:
         """Tell it whatever there is to tell."""
         self.call(self.conn.take_ready() | EVERYTHING)
+
+    def hears_of(self, bits: i64) -> bool:
+        """Whether there is anything to tell: that bytes have left, or were acknowledged, concerns those who wait."""
+        return bits & HEARD != 0 or self.writing_paused or self.drain_waiters is not None or self.closing
 
     def on_ready(self, bits: i64) -> None:
         """As ``call``, in the present context."""

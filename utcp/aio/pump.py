@@ -298,7 +298,7 @@ class Pump:
     def _call_back(self) -> bool:
         """Make the callbacks that are due. Returns whether there were any."""
         stack = self.engine.stack
-        if not (stack.ready or stack.ready_listeners or self._again):
+        if not (stack.ready_listeners or self._again or self._anything_to_tell()):
             return False
         self.in_empty = True
         try:
@@ -308,6 +308,19 @@ class Pump:
             if not self.in_empty or len(self.empty) > 0:
                 self.empty = contextvars.Context()
             self.in_empty = False
+
+    def _anything_to_tell(self) -> bool:
+        """Whether one of the connections that are ready is to hear of it: a round for what only left costs as much as
+        one for what came, and every answer has one."""
+        ready = self.engine.stack.ready
+        for conn in ready:
+            channel = conn.context
+            if isinstance(channel, Channel) and channel.hears_of(conn.ready_bits):
+                return True
+        if ready:
+            for seen in self.engine.ready():
+                seen.take_ready()
+        return False
 
     def _deliver(self) -> bool:
         """As ``_call_back``, in the empty context."""
