@@ -23,6 +23,8 @@ async def echo(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
 async def test_echo_and_half_close() -> None:
     async with serving_streams(echo) as port:
         reader, writer = await utcp.open_connection(HOST, port)
+        assert isinstance(reader, asyncio.StreamReader)
+        assert isinstance(writer, asyncio.StreamWriter)
         writer.write(b"hello\n")
         assert await reader.readline() == b"hello\n"
         writer.write(b"and goodbye")
