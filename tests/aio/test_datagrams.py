@@ -8,13 +8,16 @@ import select
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from math import inf
 from typing import Any
 
 import pytest
 
 from utcp.aio import icmp
-from utcp.aio.datagrams import LINUX, MAX_SEND_SEGMENTS, Received, UdpSocket
+from utcp.aio.datagrams import LINUX, MAX_QUESTIONS, MAX_SEND_SEGMENTS, MIN_LINK_MTU, Received, UdpSocket
+from utcp.aio.routes import Route
 from utcp.core.paths import PathError
 
 HOST = "127.0.0.1"
@@ -205,6 +208,29 @@ def test_icmp_errors_are_reported_with_their_path(host: str, wildcard: bool) -> 
     assert report == (PathError.PORT_UNREACHABLE, (host, ours.local[1]), closed, 0, b"what it ")
     assert ours.receive() is None
     ours.close()
+
+
+def test_the_link_s_mtu_is_the_system_s_word_within_bounds(sockets: tuple[UdpSocket, UdpSocket]) -> None:
+    """What forged ICMP can make of a route is not believed, and a flood of strangers is not asked about one by one."""
+    ours, _ = sockets
+    ours._routes[("10.0.0.1",)] = (Route(HOST, 552), inf)
+    assert ours.link_mtu(ours.local, ("10.0.0.1", 1)) == MIN_LINK_MTU
+    lo = ours.mtu(ours.local, ours.local)
+    begun = time.monotonic()
+    found = [ours.link_mtu(ours.local, (f"127.1.{n >> 8}.{n & 255}", 1)) for n in range(2 * MAX_QUESTIONS)]
+    if time.monotonic() - begun < 1:
+        assert MAX_QUESTIONS <= found.count(lo) < 2 * MAX_QUESTIONS
+    assert set(found) <= {0, lo}
+    ours.route(("127.2.0.1", 1))  # whom we want to talk to
+    assert ours.link_mtu(ours.local, ("127.2.0.1", 1)) == lo
+
+
+def test_a_route_is_asked_for_anew_after_a_while(sockets: tuple[UdpSocket, UdpSocket]) -> None:
+    ours, theirs = sockets
+    ours._routes[(HOST,)] = (Route(HOST, 1300), inf)
+    assert ours.mtu(ours.local, theirs.local) == 1300
+    ours._routes[(HOST,)] = (Route(HOST, 1300), time.monotonic())
+    assert ours.mtu(ours.local, theirs.local) > 65_000
 
 
 def test_an_unreachable_network_is_reported() -> None:

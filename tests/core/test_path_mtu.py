@@ -6,6 +6,7 @@ The link at A's end takes packets of 1,500 bytes, that is an MSS of 1,452; segme
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 
@@ -22,6 +23,9 @@ BASE_MTU = 1228
 FOLLOWERS = 3
 
 
+LinkMtu = Callable[[object, object], int]
+
+
 class Still(CongestionControl):
     """A window that stays as it is: 10 segments."""
 
@@ -30,7 +34,7 @@ class Still(CongestionControl):
 
 
 def connected(
-    config: Config = PLAIN, *, link: int = 1500, mss: int = 1452, options: str = "sackok", wnd: int = 65535
+    config: Config = PLAIN, *, link: int | LinkMtu = 1500, mss: int = 1452, options: str = "sackok", wnd: int = 65535
 ) -> Script:
     s = Script(config, link_mtu=link)
     s.connect()
@@ -377,6 +381,26 @@ class TestSearchComplete:
         s.silent_for(60)
         s.send(6 * BASE)
         assert sizes(s)[0] == PROBE
+
+    def test_the_link_is_asked_for_anew(self) -> None:
+        links = [1300, 1500]
+        s = connected(Config(congestion_control="reno", pacing=False, tlp=False), link=lambda local, peer: links[0])
+        confirmed(s)
+        s.send(1252 + FOLLOWERS * BASE)
+        assert sizes(s)[0] == 1252
+        s.recv(f". seq=b ack=a+{BASE + 1252 + FOLLOWERS * BASE}")
+        links.pop(0)
+        at = BASE + 1252 + FOLLOWERS * BASE
+        for wait, first in ((0, 1252), (601, PROBE)):
+            s.silent_for(wait)
+            s.send(8 * 1252)
+            sent = sizes(s)
+            assert sent[0] == first
+            at += sum(sent)
+            s.recv(f". seq=b ack=a+{at}")
+            at += sum(sizes(s))
+            s.recv(f". seq=b ack=a+{at}")
+        assert s.conn.info().pmtu == 1500
 
 
 class TestPacketTooBig:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -126,7 +126,7 @@ class Script:
         a_iss: int = A_ISS,
         b_iss: int = B_ISS,
         mtu: int = 1500,
-        link_mtu: int = 0,
+        link_mtu: int | Callable[[object, object], int] = 0,
         start: int = 0,
         a_port: int = A_PORT,
         b_port: int = B_PORT,

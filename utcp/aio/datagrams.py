@@ -11,6 +11,7 @@ import errno
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -45,6 +46,10 @@ MAX_SEND_SEGMENTS: Final = 128  # UDP_MAX_SEGMENTS of current kernels; older one
 SOCKET_BUFFER: Final = 8 << 20  # the default one holds 256 small datagrams
 MEMORY_KEPT: Final = 1 << 20  # bytes, see keep_freed_memory
 MAX_ROUTES: Final = 4096  # remembered
+ROUTE_LASTS: Final = 60.0  # seconds: the system's answer changes with the network, and with what ICMP tells it
+MAX_QUESTIONS: Final = 256  # a second, about hosts from which a datagram came: each costs half as much as a handshake
+# Less is what forged ICMP can make of a route; a link that really takes less refuses what is larger, and says so
+MIN_LINK_MTU: Final = 1280
 QUOTE_SIZE: Final = 8  # bytes of a segment that tell which it was
 MAX_RETRIES: Final = 8  # sends that report somebody else's error, in a row
 
@@ -166,6 +171,8 @@ class UdpSocket:
         "_gso",
         "_gso_limits",
         "_loop",
+        "_questions",
+        "_questions_until",
         "_readable",
         "_receive_buffer",
         "_receive_calls",
@@ -201,7 +208,9 @@ class UdpSocket:
         self._gso = gso and LINUX
         self._gso_limits: dict[str, int] = {}  # segments a send, by peer host, where less than the maximum
         self._sources: dict[str, list[tuple[int, int, bytes]]] = {}  # ancillary data by local host
-        self._routes: dict[Address, Route] = {}
+        self._routes: dict[Address, tuple[Route, float]] = {}  # ... and until when
+        self._questions = 0  # about strangers, in the second that ends at ``_questions_until``
+        self._questions_until = 0.0
         self._reports: list[PathReport] = []
         self._refused_above = 0  # bytes of packet: what the link takes, when it last refused one
         self._send_calls = self._receive_calls = self._send_failures = 0
@@ -331,7 +340,10 @@ class UdpSocket:
         return self._known_mtu(peer)
 
     def link_mtu(self, local: Address, peer: Address) -> int:
-        return self._known_mtu(peer) if self._whole else 0
+        if not self._whole or (_host(peer) not in self._routes and not self._may_ask()):
+            return 0
+        mtu = self._known_mtu(peer)
+        return max(mtu, MIN_LINK_MTU) if mtu > 0 else 0
 
     def stats(self) -> dict[str, int]:
         return {
@@ -396,13 +408,24 @@ class UdpSocket:
 
     def _route(self, peer: Address) -> Route:
         key = _host(peer)
-        route = self._routes.get(key)
-        if route is None:
-            if len(self._routes) >= MAX_ROUTES:
-                self._routes.clear()
-            route = find_route(self.family, peer, None if self._wildcard else self.local)
-            self._routes[key] = route
+        now = time.monotonic()
+        known = self._routes.get(key)
+        if known is not None and now < known[1]:
+            return known[0]
+        if len(self._routes) >= MAX_ROUTES:
+            self._routes.clear()
+        route = find_route(self.family, peer, None if self._wildcard else self.local)
+        self._routes[key] = (route, now + ROUTE_LASTS)
         return route
+
+    def _may_ask(self) -> bool:
+        """Whether the system shall be asked for the way to a stranger."""
+        now = time.monotonic()
+        if now >= self._questions_until:
+            self._questions_until = now + 1.0
+            self._questions = 0
+        self._questions += 1
+        return self._questions <= MAX_QUESTIONS
 
     def _known_mtu(self, peer: Address) -> int:
         try:

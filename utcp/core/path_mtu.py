@@ -12,7 +12,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from utcp.core.handshake import TIMESTAMPS_SIZE, limited_mss, set_smss
-from utcp.core.mtu_search import BASE, ERROR, ETHERNET, MtuSearch
+from utcp.core.mtu_search import BASE, ERROR, ETHERNET, SEARCH_COMPLETE, MtuSearch
 from utcp.core.paths import Path, minimum_payload, mtu_of_payload, payload_of_mtu
 from utcp.core.recovery_state import NONE, OPEN, Recovery, open_scoreboard
 from utcp.core.scoreboard import LOST, SACKED
@@ -44,11 +44,15 @@ def probe_size(tcb: Tcb, unsent: i64, mss: i64, flight: i64, window: i64) -> i64
     if r is not None and (r.phase != OPEN or r.runs.sacked > 0 or r.runs.lost > 0):
         return 0
     now = tcb.stack.now
-    link = route.link_payload
     search = route.search
     if search is None:
-        search = MtuSearch(BASE, link)
+        search = MtuSearch(BASE, route.link_payload)
         route.search = search
+    elif search.state == SEARCH_COMPLETE:
+        if now < search.raise_at:
+            return 0
+        tcb.stack.paths.ask_again(route)
+    link = route.link_payload
     ethernet = payload_of_mtu(ETHERNET, route.ipv6)
     size = search.wanted(route.max_payload, route.base_payload, link, ethernet, now, policy.mtu_probe_interval)
     size = min(size, limited_mss(tcb, tcb.peer_mss) + HEADER_SIZE)  # the peer's MSS is the end of it (RFC 9293 3.7.1)

@@ -160,6 +160,12 @@ class Paths:
         path.max_payload = path.base_payload if policy.mtu_probing == 2 else path.link_payload
         path.discovers = policy.mtu_probing > 0
 
+    def ask_again(self, path: Path) -> None:
+        """What the link takes may have changed."""
+        link = _ask(self._link_mtu, path)
+        if link > 0:
+            path.link_payload = max(payload_of_mtu(link, path.ipv6), path.max_payload)
+
     def _sweep(self, now: i64) -> None:
         """Forget idle paths: datagrams from forged sources must not fill the memory."""
         idle = [p for p in self._by_address.values() if p.users == 0 and not p.trains and now - p.used_at > GRACE]
