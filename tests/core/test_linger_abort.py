@@ -609,16 +609,24 @@ class TestOrphans:
         s.expect_state(State.CLOSED)
 
 
-def test_with_nothing_in_flight_an_orphan_s_patience_counts_from_the_close() -> None:
+@pytest.mark.parametrize("before", ["nothing", "shutdown", "unread"])
+def test_with_nothing_in_flight_an_orphan_s_patience_counts_from_the_close(before: str) -> None:
     """Behind a closed window there is something to wait for, and nothing that R2 would be about."""
     s = established()
     s.recv(". seq=b ack=a wnd=0")
+    if before == "unread":
+        s.recv("P. seq=b ack=a wnd=0 len=5")
     s.send(1)
-    s.silent_for(0.1)
+    if before == "shutdown":
+        s.shutdown()
+    s.take()
+    s.advance(0.1)
+    s.take()
     s.close(flush=True)
     assert s.conn.progress_at == s.now
+    s.take()
     s.abort()
-    s.expect("R. seq=a ack=b")
+    s.take()
 
 
 @pytest.mark.parametrize("more", [0, 1, 2, 1_000_000_000])
