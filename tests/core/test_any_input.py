@@ -38,6 +38,7 @@ def segment_fields(draw: st.DrawFn) -> dict[str, object]:
         "wnd": draw(st.sampled_from([0, 1, 100, 1000, 65535])),
         "data": bytes(draw(st.sampled_from([0, 0, 1, 10, 1000, 1452]))),
         "urg": draw(st.sampled_from([0, 1, 65535])),
+        "ecn": draw(st.sampled_from([0, 0, 2, 3])),
     }
     if syn:
         fields["mss"] = draw(st.sampled_from([0, 1, 536, 1000, 65535]))
@@ -51,30 +52,45 @@ def segment_fields(draw: st.DrawFn) -> dict[str, object]:
     return fields
 
 
-def build(s: Script, fields: dict[str, object]) -> bytes:
+def arrive(s: Script, fields: dict[str, object]) -> None:
     """Offsets become numbers near A's SND.NXT and RCV.NXT as B knows them."""
     fields = dict(fields)
+    ecn = fields.pop("ecn")
+    assert isinstance(ecn, int)
     seq, ack, sack = fields.pop("seq"), fields.pop("ack"), fields.pop("sack", [])
     assert isinstance(seq, int) and isinstance(ack, int) and isinstance(sack, list)
     a, b = s.names["A"], s.names["B"]
     blocks = [((a + left) % 2**32, (a + right) % 2**32) for left, right in sack]
     segment = Segment(s.b_port, s.a_port, b + seq, a + ack, sack=blocks, **fields)  # type: ignore[arg-type]
-    return segment.to_bytes()
+    s.recv_bytes(segment.to_bytes(), ecn=ecn)  # checks the invariants
+
+
+def established_with_ecn() -> Script:
+    s = Script()
+    s.listen()
+    s.recv("SEW seq=b-1 mss=1000")
+    s.expect("S.E seq=a-1 ack=b *")
+    s.recv(". seq=b ack=a")
+    s.accept()
+    return s
+
+
+STATES = {**SITUATIONS, "ESTABLISHED with ECN": established_with_ecn}
 
 
 class TestAnyState:
-    @pytest.mark.parametrize("state", SITUATIONS)
+    @pytest.mark.parametrize("state", STATES)
     @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(segments=st.lists(segment_fields(), min_size=1, max_size=6))
     def test_any_segments(self, state: str, segments: list[dict[str, object]]) -> None:
         OPEN.clear()
-        s = SITUATIONS[state]()
+        s = STATES[state]()
         for fields in segments:
-            s.recv_bytes(build(s, fields))  # checks the invariants
+            arrive(s, fields)
             s.take()
         self.wind_up(s)
 
-    @pytest.mark.parametrize("state", SITUATIONS)
+    @pytest.mark.parametrize("state", STATES)
     @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(
         steps=st.lists(
@@ -95,10 +111,10 @@ class TestAnyState:
     def test_any_calls_in_any_order_between_any_segments(self, state: str, steps: list[tuple[str, Any]]) -> None:
         """A call may say OSError (it came too late); it never says anything else, and breaks nothing."""
         OPEN.clear()
-        s = SITUATIONS[state]()
+        s = STATES[state]()
         for name, argument in steps:
             if name == "segment":
-                s.recv_bytes(build(s, argument))
+                arrive(s, argument)
             elif name == "advance":
                 s.advance(argument)
             elif name == "path error":
@@ -143,14 +159,14 @@ class TestAnyState:
         assert s.engine.next_timeout() is None
 
 
-@given(st.lists(st.tuples(st.binary(max_size=200), st.integers(-2, 100)), max_size=10))
-def test_any_garbage_of_any_segment_size(buffers: list[tuple[bytes, int]]) -> None:
+@given(st.lists(st.tuples(st.binary(max_size=200), st.integers(-2, 100), st.integers(0, 3)), max_size=10))
+def test_any_garbage_of_any_segment_size_and_ECN_field(buffers: list[tuple[bytes, int, int]]) -> None:
     engine = Engine(secret=bytes(16))
     path = engine.path("a", "b")
     engine.listen(1)
     engine.connect(path, 1, 0, local_port=1)
-    for data, segment_size in buffers:
-        engine.receive(path, data, 0, segment_size)
+    for data, segment_size, ecn in buffers:
+        engine.receive(path, data, 0, segment_size, ecn)
         engine.transmit(0)
         invariants.check(engine)
 

@@ -33,6 +33,7 @@ CONFIGS = [
     Config(receive_buffer=1000, initial_window=1),
     Config(timestamps=False, sack=False, window_scaling=False),
     Config(max_segment_size=100, max_memory=2000),
+    Config(ecn=True),
     Config(rfc5961_rst=False, rfc5961_syn=False, challenge_ack_interval=0),
     Config(keepalive=True, keepalive_idle=5, keepalive_interval=1, keepalive_count=3),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -84,3 +85,48 @@ def test_between_programs(ecn: bool, dropped: bool) -> None:
     assert (there.ecn, here.ecn) == (ecn, ecn)
     assert (network.counts[Fate.CODEL] > 0, here.retransmissions > 0) == (dropped, dropped)
     assert (there.ce_in > 0, here.ecn_reductions > 0) == (ecn, ecn)
+
+
+class Congested(Network):
+    """A network in which a tenth of all that is ECN-capable is marked, beside everything else that happens to it."""
+
+    dice: random.Random
+
+    def send(self, src: str, dst: str, payload: bytes, ecn: int = 0) -> None:
+        marked = ecn and self.dice.random() < 0.1
+        super().send(src, dst, payload, 3 if marked else ecn)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_bad_network_that_marks(seed: int) -> None:
+    """Both sides send, with losses, duplicates and reordering: every byte arrives, and nothing is left."""
+    network = Congested(
+        seed, delay=0.01, jitter=0.01, loss=0.05, duplicate=0.05, reorder=0.1, check=invariants.check, record=False
+    )
+    network.dice = random.Random(seed)
+    data = random.Random(seed).randbytes(200_000)
+    config = Config(ecn=True, congestion_control=("reno", "cubic")[seed % 2], timestamps=seed % 3 > 0, msl=1.0)
+    client, server = network.host("client", config), network.host("server", config)
+    received: dict[Connection, bytearray] = {}
+
+    def begin(connection: Connection) -> Any:
+        received[connection] = bytearray()
+        connection.send(data, network.now)
+        connection.shutdown(1, network.now)
+        return read
+
+    def read(connection: Connection, bits: int) -> None:
+        received[connection] += connection.receive()
+
+    server.listen(80, begin)
+    opener = client.connect(server, 80)
+    opener.context = begin(opener)
+    network.run_for(120)
+    assert [bytes(found) for found in received.values()] == [data, data]
+    assert all(connection.closed and connection.error is None for connection in received)
+    if opener.info().ecn:  # no SYN was lost
+        assert sum(connection.info().ce_in for connection in received) > 10
+        assert sum(connection.info().ecn_reductions for connection in received) > 0
+    for host in (client, server):
+        assert host.engine.connection_count() == 0
+        assert host.engine.memory == 0
