@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -283,6 +284,16 @@ class StreamWriter(asyncio.StreamWriter):
         self._protocol = protocol
         self._reader = reader
         self._loop = loop
+
+    def __del__(self) -> None:
+        """As asyncio's, which only newer Pythons have."""
+        if self._transport._channel.closing or self._transport.is_closing():
+            return
+        if self._loop.is_closed():
+            warnings.warn("loop is closed", ResourceWarning)  # noqa: B028 - no caller is to blame
+        else:
+            self.close()
+            warnings.warn(f"unclosed {self!r}", ResourceWarning)  # noqa: B028
 
     @property
     def transport(self) -> Transport:
