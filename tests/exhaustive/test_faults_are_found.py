@@ -125,6 +125,35 @@ def test_a_trace_is_a_shortest_one_and_can_be_replayed() -> None:
     assert "FIN-WAIT-1" in screen.getvalue() and "the server does: accept" in screen.getvalue()
 
 
+class ForgetsOnce(World):
+    """Engines whose retransmissions have no data."""
+
+    def send(self, end: End, payload: bytes) -> None:
+        seg = decode(payload)
+        again = any(connection.info().retransmissions for connection in end.engine.connections())
+        super().send(end, changed(seg, data=b"!" * seg.data_len).to_bytes() if again and seg.data_len else payload)
+
+
+def test_what_only_a_loss_brings_to_light() -> None:
+    """It is found among the states in which a segment is held back for longer than a time-out."""
+    assert explore(ACTIVE, 0, prompt=True, world=ForgetsOnce).violation == ""
+    result = explore(ACTIVE, 1, prompt=True, world=ForgetsOnce)
+    assert "I3: the server read b'!!!'" in result.violation
+    assert sum(choice[0] in "uh" for choice in result.trace) == 1
+
+
+def test_what_never_arrives() -> None:
+    """The RST is lost, and the other end has nothing in flight: it would wait for ever, having no keepalive."""
+    scripts = "connect; established; abort", "accept; eof; close"
+    scenario = Scenario("idle", "a peer that is not told", *scripts, graceful=False)
+    assert explore(scenario, 0, prompt=True).violation == ""
+    result = explore(scenario, 1, prompt=True)
+    assert "is left, and nothing will ever happen to it" in result.violation
+    assert result.trace[-1] == "h0"
+    keepalive = {"keepalive": True, "keepalive_idle": 60.0}
+    assert explore(scenario, 1, prompt=True, config=keepalive).violation == ""
+
+
 def test_the_command_replays_a_schedule(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--scenario", "active", "--replay", "c l0 t d0 d0"]) == 0
     printed = capsys.readouterr().out

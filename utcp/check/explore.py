@@ -1,8 +1,7 @@
-"""Breadth-first through everything that can happen: the first violation found has a shortest trace."""
+"""Breadth-first through everything that can happen, fault by fault: the first violation found has a shortest trace."""
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +61,18 @@ def replay(
     return made
 
 
+@dataclass(slots=True)
+class _State:
+    """One to start from."""
+
+    number: int
+    saved: Saved
+    choices: list[str]
+    faulty_choices: list[str]
+    only_held: bool
+    silence: bool  # nobody has tried yet what comes of silence in this state of the ends
+
+
 class _Search:
     def __init__(
         self,
@@ -78,7 +89,7 @@ class _Search:
         self.limit, self.max_depth = limit, depth
         self.world = world(scenario, config)  # the one world there is: it is put back to every state to start from
         self.saved: Saved = []  # what it was put back to last
-        self.frontier: deque[tuple[int, Saved, list[str], bool]] = deque()
+        self.found: list[_State] = []  # new ones, since somebody last took them
         # By the number of a state, in the order in which they were found
         self.numbers: dict[int, int] = {}
         self.parents: list[int] = []
@@ -94,12 +105,9 @@ class _Search:
         result = self.result
         try:
             self._add(-1, self._calls(0, ""))
-            while self.frontier:
-                if self.limit is not None and len(self.numbers) >= self.limit:
-                    result.complete = False
-                    self.ends += [number for number, *_ in self.frontier]
-                    break
-                self._expand(*self.frontier.popleft())
+            before: list[list[_State]] = []
+            for _ in range(result.faults + 1):
+                before = self._explore_with(before)
             self._check_graph()
             if self.broken_silence is not None:
                 result.violation, result.trace = self.broken_silence
@@ -110,31 +118,61 @@ class _Search:
         result.depth = max(self.depths, default=0)
         return result
 
-    def _expand(self, number: int, saved: Saved, choices: list[str], silence: bool) -> None:
-        result, world, self.saved = self.result, self.world, saved
-        if self.max_depth is not None and self.depths[number] >= self.max_depth:
-            result.complete = False
-            self.ends.append(number)
-            return
-        if silence and self.broken_silence is None:
-            self._try_silence(number, saved)
+    def _explore_with(self, before: list[list[_State]]) -> list[list[_State]]:
+        """All states that take one fault more than those of ``before``, by the number of choices that lead there.
+
+        Returns those from which something may go wrong once more. What is known with fewer faults is not looked at
+        again: more may go wrong from there.
+        """
+        reached: list[list[_State]] = []
+        while self.found or len(reached) < len(before):
+            found, self.found = self.found, []
+            if self._enough(len(reached)):
+                self.ends += [state.number for state in found]
+                self.result.complete = False
+                break
+            for state in before[len(reached)] if len(reached) < len(before) else ():
+                self._go_wrong(state)
+            for state in found:
+                self._expand(state)
+            reached.append([state for state in found if state.faulty_choices])
+        return reached
+
+    def _enough(self, depth: int) -> bool:
+        """Whether a limit has been reached."""
+        full = self.limit is not None and len(self.numbers) >= self.limit
+        return full or (self.max_depth is not None and depth >= self.max_depth)
+
+    def _go_wrong(self, state: _State) -> None:
+        for choice in state.faulty_choices:
+            self._restore(state)
+            self._step(state.number, choice)
+
+    def _expand(self, state: _State) -> None:
+        """Everything that may follow without another fault."""
+        world, number = self.world, state.number
+        if state.silence and self.broken_silence is None:
+            self._try_silence(state)
         moved = False
-        for choice in choices:
-            restore(saved)
-            faults = world.faults
+        for choice in state.choices:
+            self._restore(state)
             found = self._step(number, choice)
-            if found == number and choice == "t" and choice in world.choices(result.faults, result.prompt):
+            if found == number and choice == "t" and choice in world.choices():
                 found = self._step(number, "t", "t ")  # a deadline has only moved, as keepalive's does: once more
             moved = moved or found != number
-            if found != number and world.faults == faults:
+            if found != number:
                 self.next[number].append(found)
                 if choice[0] == "d":
                     self.storm[number].append(found)
-        if not moved:
-            restore(saved)
+        if state.only_held or not moved:
+            self._restore(state)
             self._guard(world.check_the_end, number, "")
-            result.ends += 1
+            self.result.ends += 1
             self.ends.append(number)
+
+    def _restore(self, state: _State) -> None:
+        self.saved = state.saved
+        restore(state.saved)
 
     def _step(self, number: int, choice: str, before: str = "") -> int:
         """Apply a choice, and with it the calls that follow at once. The number of the state it leads to.
@@ -170,22 +208,29 @@ class _Search:
             self.depths.append(self.depths[parent] + 1 if number else 0)
             self.next.append([])
             self.storm.append([])
-            choices = self.world.choices(self.result.faults, self.result.prompt)
-            silence = alone not in self.silent  # nobody has tried yet what comes of silence in this state of the ends
+            world = self.world
+            self.found.append(
+                _State(
+                    number,
+                    save(world, self.saved),
+                    world.choices(),
+                    world.faulty_choices() if world.faults < self.result.faults else [],
+                    world.only_held(),
+                    silence=alone not in self.silent,
+                )
+            )
             self.silent.add(alone)
-            saved = save(self.world, self.saved)
-            self.frontier.append((number, saved, choices, silence))
         return number
 
-    def _try_silence(self, number: int, saved: Saved) -> None:
+    def _try_silence(self, state: _State) -> None:
         """From here on nothing gets through.
 
         That takes many steps at once, so what it finds is told only if the search finds nothing by single ones.
         """
-        restore(saved)
+        self._restore(state)
         self.result.silences += 1
         try:
-            self._guard(lambda: self.world.apply("x"), number, "x")
+            self._guard(lambda: self.world.apply("x"), state.number, "x")
         except _Found:
             self.broken_silence = self.result.violation, self.result.trace
             self.result.violation, self.result.trace = "", []

@@ -5,9 +5,9 @@ A **choice** is a short word, and a schedule of them replays a world exactly:
 - ``c``, ``s``: the client, the server takes the next step of its script
 - ``d0``: the network delivers the first of the segments in flight; ``d1`` the second, ...
 - ``t``: time passes until a timer has had an effect
-- ``l0``: the network loses that segment: a fault
+- ``h0``: the network holds that segment back, for a while or for ever: a fault
 - ``u0``: it delivers it and keeps a copy: a fault
-- ``h0``: it holds it back: a fault
+- ``l0``: it loses it: a fault that a search need not try, because what is held back for ever is lost
 - ``x``: silence, from here to the end: nothing gets through any more
 
 The network keeps the order of each direction and takes no longer than ``LATE``, but for copies and for what it holds
@@ -176,27 +176,35 @@ class World:
 
     # What can happen
 
-    def choices(self, faults: int, prompt: bool = False) -> list[str]:
-        """What may come next when at most ``faults`` faults are allowed in all.
-
-        ``prompt``: an application takes its next step as soon as it can, before anything else happens.
-        """
-        found = self.calls()
-        if found and prompt:
-            return found[:1]
-        seen: set[object] = set()
-        for number, flying in enumerate(self.flight):
-            same = (flying.to, flying.payload) if flying.held else flying.to
-            if same in seen:
-                continue  # no other than the one before, or behind it
-            seen.add(same)
-            found.append(f"d{number}")
-            if self.faults < faults:
-                found += [f"u{number}"] if flying.held else [f"l{number}", f"u{number}", f"h{number}"]
+    def choices(self) -> list[str]:
+        """What may come next without a fault."""
+        found = self.calls() + [f"d{number}" for number in self._in_turn()]
         at = self.next_deadline()
         if at is not None and self._in_time(at):
             found.append("t")
         return found
+
+    def faulty_choices(self) -> list[str]:
+        """What the network may do wrong next.
+
+        A loss is no choice of its own here: a segment is held back, and never arrives.
+        """
+        return [
+            choice
+            for number in self._in_turn()
+            for choice in ([f"u{number}"] if self.flight[number].held else [f"u{number}", f"h{number}"])
+        ]
+
+    def only_held(self) -> bool:
+        """Nothing can happen any more, but that what is held back arrives."""
+        return self.next_deadline() is None and not self.calls() and all(flying.held for flying in self.flight)
+
+    def _in_turn(self) -> list[int]:
+        """The segments that may be delivered: the first of each direction, and one of each kind that is held back."""
+        first: dict[object, int] = {}
+        for number, flying in enumerate(self.flight):
+            first.setdefault((flying.to, flying.payload) if flying.held else flying.to, number)
+        return list(first.values())
 
     def calls(self) -> list[str]:
         """Which applications can take their next step."""
