@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import constants, transports
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from utcp.aio.channel import Channel
 from utcp.aio.close_info import CloseInfo
@@ -32,7 +32,11 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     _channel: Channel  # whoever makes a transport sets it
 
     # Not asyncio's: in Python, with a dict of extras for each connection, it would cost more than all else here
-    __init__ = object.__init__
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+    else:
+        __init__ = object.__init__
 
     def __repr__(self) -> str:
         local, peer = self.get_extra_info("sockname"), self.get_extra_info("peername")
