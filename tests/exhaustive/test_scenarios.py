@@ -19,9 +19,9 @@ pytestmark = pytest.mark.timeout(300)  # a few seconds each, on a machine that d
 # By scenario: states without a fault, calls at any time; states with one fault, calls prompt
 STATES = {
     "active": (146, 403),
-    "passive": (96, 717),
+    "passive": (96, 724),
     "simultaneous": (155, 299),
-    "simultaneous-open": (337, 290),
+    "simultaneous-open": (337, 310),
     "half-close": (301, 396),
     "closed-window": (203, 285),
     "flush": (34, 237),
@@ -38,7 +38,7 @@ STATES = {
     "refused": (10, 7),
     "listener-closing": (37, 172),
     "listener-closing-first": (68, 17),
-    "endpoint-closing": (713, 560),
+    "endpoint-closing": (710, 562),
 }
 
 
