@@ -114,6 +114,17 @@ class TestRoundTripTime:
         assert (after.srtt, after.rttvar, after.rto) == (before.srtt, before.rttvar, before.rto)
         s.take()
 
+    @pytest.mark.parametrize("ahead", [1, 1000, 0x7FFFFFFE])
+    def test_an_echo_of_what_was_never_sent_is_no_sample(self, ahead: int) -> None:
+        s = established(options="sackok ts=9/0")
+        s.send(1)
+        s.take()
+        s.expect_after(RTO, "P. seq=a ack=b len=1")
+        before = s.conn.info()
+        s.recv(f". seq=b ack=a+1 ts=10/{s.a_ts + ahead}")
+        after = s.conn.info()
+        assert (after.srtt, after.rttvar) == (before.srtt, before.rttvar)
+
     def test_an_echo_within_a_tick_of_the_clock_counts_as_one(self) -> None:
         s = established(options="sackok ts=9/0", rtt=0.008)
         s.send(1)

@@ -85,6 +85,27 @@ def test_a_slow_reader_does_not_make_it_grow() -> None:
     assert conn.readable_bytes <= INITIAL
 
 
+def test_no_buffer_grows_while_others_hold_all_the_memory() -> None:
+    network = Network(delay=0.025, rate=1e8, record=False)
+    transfer = Transfer(network, Config(max_memory=INITIAL // 2))
+    client, server = network.hosts["client"], network.hosts["server"]
+    server.listen(81, accept=lambda connection: lambda connection, bits: None)  # nobody reads
+    hog = client.connect(server, 81)
+    network.run_until(lambda: hog.state.name == "ESTABLISHED")
+    hog.send(bytes(INITIAL), network.now)
+    network.run_for(0.3)
+    reading, other = sorted(server.engine.connections(), key=lambda connection: connection.local_port)
+    assert other.readable_bytes > 0
+    assert server.engine.memory <= INITIAL // 2 + 4 * 1452
+    received, size = transfer.received, reading.info().receive_buffer
+    network.run_for(2)
+    assert transfer.received > received + 50_000
+    assert reading.info().receive_buffer == size < 2 * INITIAL
+    other.abort(network.now)
+    network.run_for(2)
+    assert reading.info().receive_buffer > 2 * size
+
+
 def test_pauses_of_the_sender_do_not_pass_for_round_trips() -> None:
     """100 kB a second, at once each, over 10 ms: of a round trip of a second the buffer would have to hold more."""
     network = Network(delay=0.005, rate=1e9, record=False)
