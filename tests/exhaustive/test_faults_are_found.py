@@ -161,13 +161,23 @@ def test_the_command_replays_a_schedule(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--replay", "c"], ["--config", "msl"], ["--config", "msl=-1.0"], ["--client", "dance"]]
+    "arguments",
+    [["--replay", "c"], ["--config", "msl"], ["--config", "msl=-1.0"], ["--client", "dance"], ["--jobs", "0"]],
 )
 def test_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(arguments)
     assert exit_.value.code == 2
     assert "error:" in capsys.readouterr().err
+
+
+def test_several_processes_see_what_one_sees(capsys: pytest.CaptureFixture[str]) -> None:
+    scenarios = ["--scenario", "refused", "--scenario", "give-up", "--scenario", "flush"]
+    printed = []
+    for jobs in ("1", "2"):
+        assert main([*scenarios, "--faults", "0", "--jobs", jobs]) == 0
+        printed.append([line for line in capsys.readouterr().out.splitlines() if " s. Every" not in line])
+    assert printed[0] == printed[1]
 
 
 def test_a_config_of_ones_own_and_a_script_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:

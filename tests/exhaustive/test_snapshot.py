@@ -17,7 +17,8 @@ CASES = ["reuse", "half-close", "closed-window", "unread", "listener-closing", "
 
 def walk(name: str, seed: int) -> list[str]:
     """A schedule of at most 30 choices with up to three faults."""
-    random, world, schedule = Random(seed), World(SCENARIOS[name]), []
+    random, world = Random(seed), World(SCENARIOS[name])
+    schedule: list[str] = []
     while len(schedule) < 30 and (choices := world.choices()):
         wrong = world.faulty_choices() if world.faults < 3 else []
         schedule.append(random.choice(choices + wrong))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from itertools import product
+from multiprocessing import get_context
 from time import perf_counter
 from typing import Any, Final
 
-from utcp.check.explore import Edge, explore
+from utcp.check.explore import Edge, Result, explore
 from utcp.check.report import HEAD, line, show_trace, transitions
 from utcp.check.scenarios import SCENARIOS, VERBS, Scenario
 from utcp.check.world import World
@@ -30,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = dict(_setting(text) for text in args.config)
         scenarios = _scenarios(args)
+        if args.jobs < 1:
+            raise ValueError("--jobs: needs at least 1")
         for scenario in scenarios:
             World(scenario, config)
     except (ValueError, TypeError) as error:
@@ -42,8 +47,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     states = steps = 0
     limit = args.limit if args.limit is not None or args.deep else LIMIT
     runs = [(args.free_faults, False), (args.faults, True)]
-    for scenario, (faults, prompt) in product(scenarios, runs):
-        result = explore(scenario, faults, prompt=prompt, config=config, limit=limit, depth=args.depth)
+    tasks = [
+        partial(explore, scenario, faults, prompt=prompt, config=config, limit=limit, depth=args.depth)
+        for scenario, (faults, prompt) in product(scenarios, runs)
+    ]
+    for result in _results(tasks, args.jobs):
+        scenario = result.scenario
         print(line(result), flush=True)
         taken |= result.transitions
         states += result.states
@@ -63,6 +72,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _results(tasks: list[partial[Result]], jobs: int) -> Iterator[Result]:
+    """In the order of the tasks, each in a process of its own if there are several jobs."""
+    if jobs == 1:
+        yield from (task() for task in tasks)
+        return
+    with ProcessPoolExecutor(jobs, max_tasks_per_child=1, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from pool.map(_run, tasks)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _run(task: partial[Result]) -> Result:
+    return task()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m utcp.check",
@@ -77,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--free-faults", type=int, metavar="K", help="the same with calls at any time (0; 1)")
     parser.add_argument("--limit", type=int, metavar="N", help=f"stop after N states a scenario (default: {LIMIT:,})")
     parser.add_argument("--depth", type=int, metavar="N", help="look no further than N choices from the start")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="explorations at a time, a process each (1)")
     parser.add_argument("--deep", action="store_true", help="three faults, and no limit of states: hours")
     parser.add_argument(
         "--config", action="append", default=[], metavar="FIELD=VALUE", help="a field of utcp.Config, for both ends"
