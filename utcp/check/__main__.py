@@ -10,6 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
+from operator import call
 from time import perf_counter
 from typing import Any, Final
 
@@ -79,13 +80,9 @@ def _results(tasks: list[partial[Result]], jobs: int) -> Iterator[Result]:
         return
     with ProcessPoolExecutor(jobs, max_tasks_per_child=1, mp_context=get_context("spawn")) as pool:
         try:
-            yield from pool.map(_run, tasks)
+            yield from pool.map(call, tasks)
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _run(task: partial[Result]) -> Result:
-    return task()
 
 
 def _parser() -> argparse.ArgumentParser:
