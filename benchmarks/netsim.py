@@ -1,4 +1,4 @@
-"""Goodput and completion time over simulated paths, and how fairly flows share a bottleneck.
+"""Goodput and completion time over simulated paths, how fairly flows share a bottleneck, what ECN's marks are worth.
 
     python -m benchmarks.netsim            everything, as Markdown
     python -m benchmarks.netsim --quick    a few rows, in seconds
@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path as File
 from typing import Any
 
-from benchmarks.netsim_runs import ALGORITHMS, EVERY, PATHS, QUICK, SHARINGS, Run
+from benchmarks.netsim_runs import ALGORITHMS, EVERY, MANAGED, PATHS, QUICK, SHARINGS, Run
 
 SEED = 1
 TABLE = File(__file__).with_name("netsim.json")
@@ -84,6 +84,21 @@ def markdown(figures: Figures) -> str:
             found = [figures[f"{name}, {run.flows} flows"] for name in ALGORITHMS]
             cells = [cell for one in found if one for cell in (f"{one['jain'] / 1e6:.4f}", mbit(one["goodput"]))]
             lines.append(f"| {run.flows} | " + " | ".join(cells) + " |")
+    managed = [run for run in MANAGED if run.name in figures]
+    if managed:
+        first = managed[0]
+        lines += [
+            "",
+            f"One connection over {first.mbit} Mbit/s, {first.rtt_ms} ms, with CoDel before the link: by drops, and "
+            f"with ECN by marks. The second half of {first.seconds} s; the wait is the mean one in the queue.",
+            "",
+            "| | Mbit/s | segments sent again | wait, ms |",
+            "|---|---:|---:|---:|",
+        ]
+        for one_run in managed:
+            row = figures[one_run.name]
+            wait = f"{row['wait_us'] / 1000:.1f}"
+            lines.append(f"| {one_run.name} | {mbit(row['goodput'])} | {row['retransmissions']} | {wait} |")
     return "\n".join(lines) + "\n"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from utcp.core.config import Config
 from utcp.core.connection import Connection
-from utcp.sim import Host, Network
+from utcp.sim import Fate, Host, Network
 from utcp.sim.link import SECOND
 
 FILE = 1_000_000  # bytes whose completion is timed
@@ -25,7 +25,7 @@ class Transfer:
         self.completed_at = 0  # when FILE bytes had arrived (ns); 0: they have not
         self._network = network
         server.listen(80, accept=lambda _: self._read)
-        client.connect(server, 80, self._write)
+        self.connection = client.connect(server, 80, self._write)
 
     def _read(self, connection: Connection, bits: int) -> None:
         self.received += len(connection.receive())
@@ -103,13 +103,51 @@ class Sharing:
         return {"shares": shares, "jain": jain(shares), "goodput": sum(shares) * 8 * 2 // self.seconds}
 
 
+@dataclass(frozen=True)
+class Managed:
+    """One connection over a path whose queue CoDel keeps short: by marks where ``ecn`` is used, else by drops."""
+
+    algorithm: str
+    ecn: bool
+    mbit: int = 20
+    rtt_ms: int = 40
+    seconds: int = 20
+
+    @property
+    def name(self) -> str:
+        return f"{self.algorithm}, CoDel {'marks' if self.ecn else 'drops'}"
+
+    def run(self, seed: int) -> dict[str, Any]:
+        """Of the second half: ``goodput`` in bits of data a second, segments sent again, ``wait_us`` in the queue."""
+        network = Network(seed, record=False)
+        left, right = network.router("left"), network.router("right")
+        delay = self.rtt_ms / 2000
+        network.link(left, right, delay=delay, rate=self.mbit * 1e6, queue=1 << 20, aqm="codel", ecn=self.ecn)
+        config = Config(congestion_control=self.algorithm, ecn=self.ecn, receive_buffer=WINDOW, send_buffer=WINDOW)
+        client, server = network.host("client", config), network.host("server", config)
+        network.link(client, left, delay=0.0)
+        network.link(right, server, delay=0.0)
+        transfer = Transfer(network, client, server)
+        network.run_until(self.seconds * SECOND // 2)
+        before, lost = transfer.received, transfer.connection.retransmissions
+        network.watch_flows()
+        network.run_until(self.seconds * SECOND)
+        flow = next(flow for key, flow in network.flows.items() if key[0] == "client")
+        arrived = flow.fates[Fate.DELIVERED]
+        return {
+            "goodput": (transfer.received - before) * 8 * 2 // self.seconds,
+            "retransmissions": transfer.connection.retransmissions - lost,
+            "wait_us": (flow.delay // arrived - round(delay * SECOND)) // 1000,
+        }
+
+
 def jain(shares: list[int]) -> int:
     """Jain's index of fairness, in millionths: 1 for equal shares, 1/n when one has everything."""
     squares = len(shares) * sum(share * share for share in shares)
     return sum(shares) ** 2 * 1_000_000 // squares if squares else 0
 
 
-Run = Path | Sharing
+Run = Path | Sharing | Managed
 ALGORITHMS = ("cubic", "reno")
 PATHS = [
     Path(algorithm, mbit, rtt_ms, loss, seconds)
@@ -119,7 +157,8 @@ PATHS = [
     for algorithm in ALGORITHMS
 ]
 SHARINGS = [Sharing(algorithm, flows) for flows in (2, 4, 8, 16) for algorithm in ALGORITHMS]
-EVERY: list[Run] = [*PATHS, *SHARINGS]
+MANAGED = [Managed(algorithm, ecn) for ecn in (False, True) for algorithm in ALGORITHMS]
+EVERY: list[Run] = [*PATHS, *SHARINGS, *MANAGED]
 QUICK: list[Run] = [
     *(path for path in PATHS if path.mbit == 10 and path.rtt_ms == 50 and path.loss >= 0.01),
     *(sharing for sharing in SHARINGS if sharing.flows == 2),

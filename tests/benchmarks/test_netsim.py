@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import netsim
 from benchmarks.netsim import markdown, measure
-from benchmarks.netsim_runs import EVERY, QUICK, Path, Sharing, jain
+from benchmarks.netsim_runs import EVERY, QUICK, Managed, Path, Sharing, jain
 
 SHORT = Path("cubic", 10, 20, 0.01, 2)
 
@@ -43,6 +43,14 @@ def test_two_flows_share_a_bottleneck(algorithm: str) -> None:
     assert len(found["shares"]) == 2
     assert found["jain"] > 950_000
     assert found["goodput"] > 4.5e6
+
+
+@pytest.mark.parametrize("ecn", [True, False])
+def test_a_queue_that_CoDel_keeps_short(ecn: bool) -> None:
+    found = Managed("cubic", ecn, mbit=5, seconds=8).run(1)
+    assert found["goodput"] > 4e6
+    assert found["wait_us"] < 20_000
+    assert (found["retransmissions"] > 0) == (not ecn)
 
 
 @pytest.mark.parametrize(
