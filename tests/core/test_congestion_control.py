@@ -193,6 +193,18 @@ class TestAcks:
         s.recv(". seq=b ack=a+501")
         assert [ack["acked"] for ack in kept(s).acks] == [500]
 
+    def test_nor_is_it_behind_two_departures(self) -> None:
+        s = established(Config(congestion_control=Diary, nodelay=True), options="sackok")
+        for _ in range(2):
+            s.send(500)
+            s.take()
+            s.silent_for(0.01)
+        s.close()
+        s.expect("F. seq=a+1000 ack=b")
+        s.recv(". seq=b ack=a+500")
+        s.recv(". seq=b ack=a+1001")
+        assert [(ack["acked"], ack["lost"]) for ack in kept(s).acks] == [(500, 0), (500, 0)]
+
     def test_duplicates_and_window_updates_are_not_told(self) -> None:
         s = acknowledged(established(Config(congestion_control=Diary)))
         s.recv(". seq=b ack=A")

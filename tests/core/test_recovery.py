@@ -194,6 +194,34 @@ class TestRate:
         s.recv(". seq=b ack=a+1000 sack=a+7000:a+10000")
         assert numbers(s) == [3000, 4000]
 
+    def test_below_ssthresh_an_ack_that_moves_nothing_lets_one_leave_for_one(self) -> None:
+        """The conservative bound (PRR-CRB): SND.UNA waits for a retransmission that is lost, perhaps."""
+        s = established(NOT_BY_TIME, options=SACK)
+        s.send(100_000)
+        assert len(s.take()) == 10
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a sack=a+7000:a+10000")
+        assert numbers(s) == [0, 1000, 2000]
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a sack=a+1000:a+2000,a+7000:a+10000")
+        assert numbers(s) == [3000]
+
+    def test_without_sack_each_duplicate_ack_is_a_segment_that_has_arrived(self) -> None:
+        """As many as were out when SND.UNA last moved count; PRR lets not quite half as many leave."""
+        s = established(RENO)
+        s.send(100_000)
+        assert len(s.take()) == 10
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+5000")
+        assert len(s.take()) == 10
+        s.silent_for(0.1)
+        sent = 0
+        for _ in range(14):
+            s.recv(". seq=b ack=a+5000")
+            sent += len(s.take())
+        assert s.conn.info().ssthresh == 7500
+        assert sent == 7  # two by limited transmit, then PRR: one again, and four
+
     @pytest.mark.parametrize("algorithm", ["reno", "cubic"])
     def test_5681_at_the_end_the_window_is_ssthresh(self, algorithm: str) -> None:
         """RFC 5681 3.2, step 6. The ACK that ends it is for a whole flight, reported long before: no growth."""

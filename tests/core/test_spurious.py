@@ -58,12 +58,13 @@ class TestForwardRto:
         assert undone(s) == 0
         assert window(s)[0] <= 3000
 
-    def test_a_real_one_by_SACK(self) -> None:
+    @pytest.mark.parametrize("window", ["", "wnd=60000"], ids=["duplicate", "window update"])
+    def test_a_real_one_by_SACK(self, window: str) -> None:
         s = timed_out(options="sackok")
         s.recv(". seq=b ack=a+1000")
         assert len(s.take()) == 2
         s.silent_for(0.1)
-        s.recv(". seq=b ack=a+1000 sack=a+10000:a+11000")
+        s.recv(f". seq=b ack=a+1000 {window} sack=a+10000:a+11000")
         assert s.take()[0].seg.seq == s.seq("a+1000")
         assert undone(s) == 0
 
@@ -125,6 +126,7 @@ class TestForwardRto:
         assert len(s.take()) == 2
         s.expect_after(2 * RTO, ". seq=a+1000 ack=b len=1000")
         s.recv(". seq=b ack=a+2000")
+        assert s.conn.info().ssthresh == 5500  # of the twelve that were out, less the one
         s.expect(". seq=a+2000 ack=b len=1000")
         s.expect(". seq=a+3000 ack=b len=1000")
 
@@ -287,6 +289,24 @@ class TestUndo:
         s.recv(". seq=b ack=a+11000")
         s.recv(". seq=b ack=a+11000 sack=a:a+1000")
         assert undone(s) == 0
+
+    def test_not_after_the_next_flight_though_something_is_remembered(self) -> None:
+        """That the path reorders."""
+        s = self.recovering()
+        s.recv(". seq=b ack=a+4000 sack=a:a+1000")
+        s.recv(". seq=b ack=a+10000")
+        s.send(4000)
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+10000 sack=a+11000:a+14000")
+        s.expect_after(0.05, ". seq=a+10000 ack=b len=1000")
+        s.recv(". seq=b ack=a+14000")
+        s.send(1000)
+        s.take()
+        s.recv(". seq=b ack=a+15000")
+        assert s.conn.recovery is not None
+        s.recv(". seq=b ack=a+15000 sack=a+10000:a+11000")
+        assert undone(s) == 1
 
     def test_switched_off(self) -> None:
         s = self.recovering(config=Config(congestion_control="reno", pacing=False, undo=False))
