@@ -189,7 +189,7 @@ def test_marked_and_lost(slow: Net, row: Row, sender: str, opened_by: str) -> No
 @BOTH_SENDERS
 def test_closing(net: Net, row: Row, sender: str, opened_by: str) -> None:
     """... for it has nothing more to send that could say CWR."""
-    with asking(net, opened_by, msl=0.1) as pair:
+    with asking(net, opened_by, msl=0.5) as pair:
         pair.check(row, State.ESTABLISHED, "ESTAB")
         with net.marking(towards(sender), anything):
             send(pair, 1000, sender)
