@@ -566,6 +566,20 @@ class TestSender:
         assert [cwr for _, cwr, _ in sent_flags(s)] == [echoed]
         s.recv(". seq=b ack=A")
 
+    def test_a_loss_that_was_none_after_a_time_out(self) -> None:
+        """The peer's ECE of the same window counts on."""
+        s = flight(RENO, 10, options="mss=1012 sackok ts=9/0")
+        first = s.a_ts
+        s.recv(f". seq=b ack=a sack=a+1000:a+6000 ts=7000200/{first}")
+        s.expect(". seq=a ack=b len=1000")
+        s.recv(f".E seq=b ack=a sack=a+1000:a+7000 ts=7000200/{first}")
+        s.advance(1.0)
+        s.take()
+        assert "retransmit" in s.recorder.timers
+        s.recv(f". seq=b ack=a+10000 ts=7001200/{first}")
+        assert s.engine.counters.spurious_recoveries == 1
+        assert s.conn.info().ssthresh == 5000
+
     def test_a_window_of_one_segment_waits_for_the_timer(self) -> None:
         """6.1.2: it cannot be halved, so the next segment leaves when the retransmission timer would run out."""
         s = agreed(Config(ecn=True, tlp=False, initial_window=1, congestion_control="reno"))

@@ -96,6 +96,10 @@ class Ecn:
         """The window is reduced, for whatever reason."""
         self.kind = kind
         self.echoed = kind == ECN
+        self.on_time_out(nxt)
+
+    def on_time_out(self, nxt: i64) -> None:
+        """... or has become one segment, in what it was reduced for already."""
         self.recover = nxt
         self.cwr_due = True
 

@@ -112,7 +112,10 @@ def on_timeout(tcb: Tcb, flight: i64, again: bool) -> None:
     ecn = tcb.ecn
     if ecn is not None:
         again = again or ecn.covers(tcb.snd_una)
-        ecn.on_reduction(ecn.kind if again else TIMEOUT, tcb.snd_nxt)
+        if again:
+            ecn.on_time_out(tcb.snd_nxt)
+        else:
+            ecn.on_reduction(TIMEOUT, tcb.snd_nxt)
     if not again:
         control = _of(tcb)
         _tell(tcb, lambda: control.on_congestion_event(TIMEOUT, flight, tcb.stack.now))
