@@ -45,6 +45,12 @@ class TestCounting:
         s.recv(". seq=b ack=a sack=a+1000:a+1100,a+2000:a+2100,a+3000:a+3100")
         s.expect(". seq=a ack=b len=1000")
 
+    def test_blocks_that_touch_are_one(self) -> None:
+        s = flight(NOT_BY_TIME, 6)
+        for left in (1000, 1100, 1200):
+            s.recv(f". seq=b ack=a sack=a+{left}:a+{left + 100}")
+        s.silent()
+
     def test_a_hole_with_less_above_it_waits(self) -> None:
         s = flight(NOT_BY_TIME, 8)
         s.recv(". seq=b ack=a sack=a+1000:a+3000,a+4000:a+6000")

@@ -242,6 +242,23 @@ class TestUndo:
         s.recv(". seq=b ack=a+10000")
         s.silent_for(60)
 
+    @pytest.mark.parametrize("outer", ["a+3000:a+10000", "a+2000:a+4000", "a+3000:a+4000"])
+    def test_by_a_dsack_within_the_block_that_follows_it(self, outer: str) -> None:
+        """RFC 2883 4: it lies beyond a hole, at either end of what the peer holds there, or is all of it."""
+        s = established(PLAIN, options="sackok")
+        s.send(10_000)
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+2000 sack=a+4000:a+10000")
+        again = [sent.seg.seq - s.seq("a") for sent in s.take()]
+        assert again == [2000, 3000]
+        r = s.conn.recovery
+        assert r is not None
+        s.recv(f". seq=b ack=a+2000 sack=a+3000:a+4000,{outer}")
+        assert r.undo_left == 1000
+        s.recv(". seq=b ack=a+10000")
+        s.take()
+
     def test_only_when_all_of_it_was_in_vain(self) -> None:
         s = established(PLAIN, options="sackok")
         s.send(10_000)

@@ -361,8 +361,3 @@ def _reduce_in_proportion(tcb: Tcb, r: Recovery, progress: bool) -> None:
     if r.prr_out == 0:
         sndcnt = max(sndcnt, tcb.smss)  # the first retransmission leaves at once
     tcb.cwnd = in_flight + max(sndcnt, 0)
-
-
-def on_sent_in_recovery(r: Recovery, n: i64) -> None:
-    if r.phase == RECOVERY:
-        r.prr_out += n
