@@ -168,7 +168,7 @@ def step(both: Both, dice: random.Random, *, reneges: bool) -> None:
     missing = [i for i in range(n) if not both.segments[i].flags & SACKED]
     what = dice.random()
     if what < 0.35 or not missing:
-        both.send(dice.randrange(1, 4), 0 if reneges else dice.choice([0, 0, 0, 4]))
+        both.send(dice.randrange(1, 4), 0 if reneges else dice.choice([0, 0, 0, 1, 4]))
     elif what < 0.55:
         first = dice.choice(missing)
         both.report(first, min(first + dice.randrange(3), n - 1))
@@ -202,6 +202,14 @@ def test_a_train_is_one_run_and_so_is_one_sent_again() -> None:
         both.send_again(i)
         both.check()
     assert [both.runs.right(i) - START for i in range(both.runs.count)] == [40, 80, 100]
+
+
+def test_what_left_before_it_was_made_and_a_larger_segment_after_it() -> None:
+    runs = Scoreboard(START, START + 34, 5, SIZE)
+    assert (runs.count, runs.nxt(), runs.sent_at(0), runs.last_segment()) == (1, START + 34, 5, START + 30)
+    runs.sent(START + 54, 5, SIZE)
+    assert (runs.count, runs.last_segment()) == (2, START + 34)
+    assert Scoreboard(START, START, 5, SIZE).count == 0
 
 
 def test_what_is_acknowledged_is_not_kept() -> None:
