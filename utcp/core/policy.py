@@ -68,7 +68,8 @@ class Policy:
         self.send_buffer: i64 = config.send_buffer
         self.max_memory: i64 = config.max_memory
         self.window_scaling: bool = config.window_scaling
-        self.receive_wscale: i64 = _wscale_for(self.largest_receive_buffer())
+        # Not by a method: it would have to look whether each attribute from here on is set, ever after
+        self.receive_wscale: i64 = _wscale_for(config.receive_buffer or config.max_receive_buffer)
         self.timestamps: bool = config.timestamps
         self.sack: bool = config.sack
         self.dsack: bool = config.dsack
@@ -93,10 +94,6 @@ class Policy:
         if self.receive_buffer >= 0:
             return self.receive_buffer
         return min(self.initial_receive_buffer, self.max_receive_buffer)
-
-    def largest_receive_buffer(self) -> i64:
-        """The same of one that has grown."""
-        return self.receive_buffer if self.receive_buffer >= 0 else self.max_receive_buffer
 
 
 def _wscale_for(buffer: i64) -> i64:
