@@ -27,7 +27,7 @@ def test_the_engines_cases_run(name: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="as the benchmark")
-@pytest.mark.parametrize("name", ["direct", "await", "streams", "unbatched", "alone"])
+@pytest.mark.parametrize("name", ["direct", "await", "streams", "unbatched", "request", "alone"])
 def test_the_cases_over_sockets_end(name: str) -> None:
     done = subprocess.run(instructions.command(name, 20), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
