@@ -541,6 +541,29 @@ class TestSender:
         s.expect("P.W seq=a+10 ack=b len=10 ect")
         s.recv(". seq=b ack=A")
 
+    def test_a_probe_of_the_path_MTU_says_no_CWR(self) -> None:
+        """Its loss would be no congestion (RFC 8899 3), and CWR lost for good; the segment before it does."""
+        s = Script(Config(ecn=True, congestion_control="reno", pacing=False, tlp=False), link_mtu=1500)
+        s.connect()
+        s.expect("SEW seq=a-1 *")
+        s.advance(RTT)
+        s.recv("S.E seq=b-1 ack=a mss=1452 sackok")
+        s.expect(". seq=a ack=b")
+        s.send(10 * 1180)
+        assert len(s.take()) == 10
+        s.advance(RTT)
+        s.recv(".E seq=b ack=A")
+        s.send(30_000)
+        s.expect(".W seq=a+11800 ack=b len=1180 ect")
+        s.take()
+        s.recv(". seq=b ack=A")
+        probe = s.take()[0].seg
+        assert (probe.data_len, probe.flags & CWR, s.engine.counters.mtu_probes) == (1452, 0, 1)
+        for _ in range(2):
+            s.recv(". seq=b ack=A")
+            s.take()
+        s.recv(". seq=b ack=A")
+
     def test_no_CWR_without_ECN(self) -> None:
         s = established(Config(tlp=False))
         s.send(10)

@@ -77,7 +77,7 @@ class Ecn:
         found: i64 = 0
         if self.echo:
             found = ECE
-        if new_data and self.cwr_due and self.may_mark:
+        if new_data and self.cwr_due:
             self.cwr_due = False
             found |= CWR  # never on what is sent again: if it is lost, that is another reduction
         return found
@@ -101,7 +101,7 @@ class Ecn:
     def on_time_out(self, nxt: i64) -> None:
         """... or has become one segment, in what it was reduced for already."""
         self.recover = nxt
-        self.cwr_due = True
+        self.cwr_due = self.may_mark
 
     def on_undo(self) -> None:
         """It was not, after all."""

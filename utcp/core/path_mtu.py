@@ -43,6 +43,8 @@ def probe_size(tcb: Tcb, unsent: i64, mss: i64, flight: i64, window: i64) -> i64
     r = tcb.recovery
     if r is not None and (r.phase != OPEN or r.runs.sacked > 0 or r.runs.lost > 0):
         return 0
+    if tcb.ecn is not None and tcb.ecn.cwr_due:
+        return 0  # CWR is for a segment whose loss would be noticed as congestion (RFC 3168 6.1.2)
     now = tcb.stack.now
     search = route.search
     if search is None:
