@@ -21,6 +21,7 @@ from utcp.aio.routes import Route
 from utcp.core.paths import PathError
 
 HOST = "127.0.0.1"
+IP_RECVTTL, IP_RECVTOS = 12, 13
 pytestmark = pytest.mark.skipif(not LINUX, reason="SKIPPED: batching and error queues are Linux's")
 
 
@@ -193,6 +194,20 @@ def test_wildcard_sockets_tell_and_use_local_addresses(family: int, host: str) -
     theirs.close()
 
 
+def test_what_else_a_socket_of_the_users_says_is_no_address() -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind(("0.0.0.0", 0))
+    for option in (IP_RECVTTL, IP_RECVTOS):
+        sock.setsockopt(socket.IPPROTO_IP, option, 1)
+    theirs, ours = UdpSocket(sock), UdpSocket.bind(socket.AF_INET, ("0.0.0.0", 0))
+    target = ("127.0.0.9", theirs.local[1])
+    local = ours.route(target)
+    ours.send(b"x", 1, local, target)
+    assert receive(theirs) == Received(b"x", 0, target, local)
+    ours.close()
+    theirs.close()
+
+
 @pytest.mark.parametrize("host", [HOST, "::1"])
 @pytest.mark.parametrize("wildcard", [False, True])
 def test_icmp_errors_are_reported_with_their_path(host: str, wildcard: bool) -> None:
@@ -271,11 +286,11 @@ def test_broadcast_and_multicast_are_discarded() -> None:
     """RFC 9293 3.9.2.3 (MUST-57)."""
     ours = UdpSocket.bind(socket.AF_INET, ("0.0.0.0", 0))
     me = socket.inet_aton("127.0.0.1")
-    assert ours._local_address(socket.IPPROTO_IP, 8, bytes(4) + me + me) == (HOST, ours.local[1])
+    assert ours._local_address(socket.IPPROTO_IP, 8, bytes(4) + me + me, None) == (HOST, ours.local[1])
     everybody = socket.inet_aton("255.255.255.255")
-    assert ours._local_address(socket.IPPROTO_IP, 8, bytes(4) + me + everybody) is None
+    assert ours._local_address(socket.IPPROTO_IP, 8, bytes(4) + me + everybody, ours.local) is None
     group = socket.inet_pton(socket.AF_INET6, "ff02::1")
-    assert ours._local_address(socket.IPPROTO_IPV6, 50, group + bytes(4)) is None
+    assert ours._local_address(socket.IPPROTO_IPV6, 50, group + bytes(4), ours.local) is None
     ours.close()
 
 

@@ -168,6 +168,22 @@ class TestMemory:
 
         assert network.run_until(all_arrived), received
 
+    def test_a_buffer_made_smaller_than_a_segment_opens_when_it_is_empty(self) -> None:
+        s = established(self.CONFIG)
+        for i in range(3):
+            s.recv(f"P. seq=b+{i * 1000} ack=a len=1000")
+            s.take()
+        s.recv("P. seq=b+3000 ack=a len=1000")
+        s.expect(". seq=a ack=b+3000 wnd=0")
+        with s.together():
+            s.conn.set_option("receive_buffer", 512, s.now)
+        with s.together():
+            assert len(s.conn.receive()) == 3000
+        s.expect(". seq=a ack=b+3000 *")
+        s.recv("P. seq=b+3000 ack=a len=512")
+        s.take()
+        assert s.conn.readable_bytes == 512
+
     def test_what_waits_behind_a_hole_does_not_keep_the_hole_open(self) -> None:
         s = established(self.CONFIG, options="sackok")
         for i in (1000, 2500, 4000):

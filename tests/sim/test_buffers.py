@@ -53,6 +53,13 @@ def test_the_edge_of_a_growing_window_never_moves_left() -> None:
     assert network.hosts["server"].engine.counters.drops == {}
 
 
+def test_a_buffer_of_a_byte_may_grow() -> None:
+    network = Network(delay=0.01, record=False)
+    transfer = Transfer(network, Config(initial_receive_buffer=1))
+    network.run_until(lambda: transfer.received > 1_000)
+    assert receiver(transfer).info().receive_buffer > 1
+
+
 def test_it_stays_small_on_a_short_path() -> None:
     """5 Mbit/s times 20 ms are 12.5 kB, and as much in the queue."""
     network = Network(delay=0.01, rate=5e6, queue=12_500, record=False)

@@ -183,6 +183,25 @@ def test_the_observer_says_what_each_segment_caused_and_what_caused_it() -> None
     assert packets[2].data[20:22] == (9000).to_bytes(2, "big"), "what came in was sent by the peer"
 
 
+def test_a_change_of_the_path_mtu_is_told_where_it_came_from_or_by_the_next_segment_there() -> None:
+    file = io.BytesIO()
+    observer = PcapngObserver(file, clock_offset=0)
+    observer.segment_in(1, 0, Segment(9000, 1111, 1, 1, ACK).to_bytes())
+    observer.path_mtu(1, 0, 1228, 1500)  # a probe was acknowledged
+    observer.path_mtu(1, 7, 1228, 9000)  # elsewhere
+    observer.path_mtu(2, 0, 1500, 1400)  # an ICMP error
+    observer.timer(3, 0, 1111, 9000, "retransmit")
+    observer.path_mtu(3, 0, 1400, 1228)  # a black hole
+    observer.segment_out(3, 0, Segment(1111, 9000, 1, 1, ACK).to_bytes(), retransmission=True)
+    observer.segment_out(4, 0, Segment(1111, 9000, 1, 1, ACK).to_bytes(), retransmission=False)
+    observer.close()
+    assert [packet.comments for packet in read(file.getvalue())] == [
+        ["path MTU 1228 -> 1500"],
+        ["path MTU 1500 -> 1400", "path MTU 1400 -> 1228", "RTO fired", "retransmission"],
+        [],
+    ]
+
+
 def test_a_comment_belongs_to_its_own_connection() -> None:
     file = io.BytesIO()
     observer = PcapngObserver(file, clock_offset=0)

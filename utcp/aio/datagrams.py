@@ -284,7 +284,7 @@ class UdpSocket:
                 elif self._ecn and (level, kind) in ECN_DATA:
                     ecn = int.from_bytes(value, sys.byteorder) & 3  # a byte by IPv4, an int by IPv6
                 else:
-                    local = self._local_address(level, kind, value)
+                    local = self._local_address(level, kind, value, local)
             if local is None:
                 continue
             if len(peer) != 2:
@@ -435,8 +435,9 @@ class UdpSocket:
 
     # Receiving
 
-    def _local_address(self, level: int, kind: int, value: bytes) -> Address | None:
-        """The address that was asked, from IP_PKTINFO; None for one that is not ours alone.
+    def _local_address(self, level: int, kind: int, value: bytes, otherwise: Address | None) -> Address | None:
+        """The address that was asked, from IP_PKTINFO; None for one that is not ours alone. ``otherwise`` if it is
+        something else that is said (a socket of the user's own may have been asked for more).
 
         RFC 9293 3.9.2.3 (MUST-57): segments to broadcast and multicast addresses are discarded.
         """
@@ -448,7 +449,7 @@ class UdpSocket:
             if value[0] == 0xFF:
                 return None
             return (socket.inet_ntop(socket.AF_INET6, value[:16]), self.local[1])
-        return self.local
+        return otherwise
 
     # Sending
 

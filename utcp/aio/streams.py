@@ -292,7 +292,8 @@ class StreamWriter(asyncio.StreamWriter):
         if self._loop.is_closed():
             warnings.warn("loop is closed", ResourceWarning)  # noqa: B028 - no caller is to blame
         else:
-            self.close()
+            # Later: the collector may have come in the middle of the engine, or in another thread
+            self._loop.call_soon_threadsafe(self._transport.close)
             warnings.warn(f"unclosed {self!r}", ResourceWarning)  # noqa: B028
 
     @property

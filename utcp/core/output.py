@@ -489,15 +489,21 @@ def _advertise(tcb: Tcb) -> i64:
 
 def _receive_room(tcb: Tcb) -> i64:
     queue = tcb.receive_queue
+    return _receive_buffer(tcb) - (0 if queue is None else queue.size)
+
+
+def _receive_buffer(tcb: Tcb) -> i64:
     # Never less than the smallest window that the scale can express
-    buffer = max(tcb.rcv_buf, 1 << tcb.rcv_wscale)
+    buffer: i64 = max(tcb.rcv_buf, 1 << tcb.rcv_wscale)
     if short_of_memory(tcb):
         buffer = min(buffer, 2 * tcb.rmss)
-    return buffer - (0 if queue is None else queue.size)
+    return buffer
 
 
 def _has_room_again(tcb: Tcb) -> bool:
-    return _receive_room(tcb) >= min(tcb.rcv_mss, tcb.rmss)
+    # A buffer that has been made smaller than a segment is room enough when it is empty
+    segment: i64 = min(tcb.rcv_mss, tcb.rmss)
+    return _receive_room(tcb) >= min(segment, _receive_buffer(tcb))
 
 
 def _as_told(tcb: Tcb, window: i64) -> i64:

@@ -94,7 +94,7 @@ def on_probe_ack(tcb: Tcb, r: Recovery) -> None:
 def lost_probe(tcb: Tcb, r: Recovery) -> i64:
     """Losses have been found: how many bytes of them are a probe's, which say nothing of congestion (RFC 8899 3)."""
     runs = r.runs
-    i = runs.find(r.mtu_probe)
+    i = runs.find(max(r.mtu_probe, runs.una))
     if i == runs.count or not runs.flags(i) & LOST:
         return 0
     n = r.mtu_probe_end - r.mtu_probe

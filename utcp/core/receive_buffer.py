@@ -46,7 +46,7 @@ def on_data(tcb: Tcb, seg: Segment) -> None:
         return  # a fixed buffer, or no bulk transfer as yet
     sizing = tcb.sizing
     if sizing is None:
-        space = min(_INITIAL_WINDOW * tcb.rcv_mss, tcb.rcv_buf >> 1)
+        space = max(min(_INITIAL_WINDOW * tcb.rcv_mss, tcb.rcv_buf >> 1), 1)
         tcb.sizing = RightSizing(tcb.stack.now, tcb.srtt, _read_up_to(tcb), space, tcb.rcv_adv)
         return
     if seq_ge(tcb.rcv_nxt, sizing.turn_end):

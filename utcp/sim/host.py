@@ -58,7 +58,6 @@ class Host:
         self._config = config
         self._observer = observer
         self._isn = isn
-        self._isn = isn
         self._engine: Engine | None = None
         self._accept: dict[Listener, Callable[[Connection], App | None]] = {}
 

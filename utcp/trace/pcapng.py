@@ -26,6 +26,7 @@ INBOUND: Final = 1  # epb_flags, bits 0 and 1
 OUTBOUND: Final = 2
 
 _TIMER_COMMENTS: Final = {"retransmit": "RTO fired", "2msl": "2MSL over"}
+_ANY_PORTS: Final = (0, 0)  # what concerns a path, and is told by the next segment of whichever connection
 _MAX_CAUSES: Final = 1024  # comments that wait for a connection's next segment: as many connections at most
 
 
@@ -110,7 +111,7 @@ class PcapngObserver(Tracer):
 
     def segment_out(self, now: int, path: int, segment: bytes, retransmission: bool) -> None:
         self._write_arrival()
-        comments = self._causes.pop((path, *ports(segment)), [])
+        comments = self._causes.pop((path, *_ANY_PORTS), []) + self._causes.pop((path, *ports(segment)), [])
         if retransmission:
             comments.append("retransmission")
         local, peer = self._ends(path)
@@ -129,8 +130,11 @@ class PcapngObserver(Tracer):
             self._cause(connection, text)
 
     def path_mtu(self, now: int, path: int, old: int, new: int) -> None:
-        if self._arrival is not None:
-            self._arrival_comments.append(f"path MTU {old} -> {new}")
+        text = f"path MTU {old} -> {new}"
+        if self._arrival is not None and self._arrival[:2] == (now, path):
+            self._arrival_comments.append(text)
+        else:
+            self._cause((path, *_ANY_PORTS), text)
 
     def timer(self, now: int, path: int, local_port: int, remote_port: int, name: str) -> None:
         self._write_arrival()
