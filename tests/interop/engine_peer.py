@@ -144,6 +144,9 @@ class EnginePeer:
         self._closing = True
         self._wake.send(b"\0")
         self._thread.join()
+        # Or the kernel would go on repeating its FINs to a host that is no more, and the next test's rules would
+        # take the first of them for one of its own
+        self.call(self._abort)
         self._udp.close()
         self._wake.close()
         self._woken.close()
@@ -215,6 +218,10 @@ class EnginePeer:
         connection = core.context if isinstance(core.context, UtcpConnection) else UtcpConnection(self, core)
         core.context = connection
         return connection
+
+    def _abort(self, now: int) -> None:
+        for core in list(self.engine.connections()):
+            core.abort(now)
 
     def _wake_up(self) -> None:
         try:
