@@ -28,7 +28,7 @@ STATES = {
     "early-close": (962, 197),
     "give-up": (32, 28),
     "reuse": (84, 536),
-    "linger": (34, 239),
+    "linger": (343, 239),
     "linger-0": (200, 380),
     "lingering-close": (479, 665),
     "abort": (982, 598),

@@ -130,7 +130,11 @@ SCENARIOS: Final = {
             "connect; established; send 3 + close",
             "accept; expect 3; eof; close",
             graceful=False,
-            config={"client.linger": 1.0},
+            config={
+                "client.linger": 1.0,
+                "server.keepalive": True,  # FIN and RST may both be lost, and the server has sent all it had
+                "server.keepalive_idle": 60.0,
+            },
         ),
         Scenario(
             "linger-0",
