@@ -69,6 +69,20 @@ def test_it_stays_small_on_a_short_path() -> None:
     assert receiver(transfer).info().rcv_rtt == pytest.approx(0.03, abs=0.01)  # half of the queue is full
 
 
+def test_it_follows_a_path_that_becomes_longer() -> None:
+    """Of what is read in the round trip of before it would hold too little for the one of now."""
+    network = Network(delay=0.005, rate=100e6, record=False)
+    transfer = Transfer(network, Config(), mtu=9000)
+    network.run_for(1)
+    before = receiver(transfer).info()
+    assert before.rcv_rtt is not None and before.rcv_rtt < 0.04  # 262,144 bytes of queue
+    network.delay = 0.1
+    network.run_for(4)
+    after = receiver(transfer).info()
+    assert after.rcv_rtt == pytest.approx(0.2, rel=0.1)
+    assert after.receive_buffer > 2 * transfer.connection.info().cwnd
+
+
 def test_a_buffer_that_is_set_is_not_touched() -> None:
     network = Network(delay=0.1, rate=100e6, record=False)
     transfer = Transfer(network, Config(receive_buffer=200_000), mtu=9000)

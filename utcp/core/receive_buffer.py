@@ -60,15 +60,16 @@ def on_data(tcb: Tcb, seg: Segment) -> None:
         sizing.echo = seg.ts_ecr
         elapsed: i64 = (tcb.stack.ts_now(tcb.ts_offset) - seg.ts_ecr) & MASK
         if elapsed < 0x7FFFFFFF:
-            _take_echo(tcb, sizing, max(elapsed, 1) * MILLISECOND)
+            behind = _unread(tcb) > seg.data_len  # the segment itself waits already
+            _take_echo(sizing, max(elapsed, 1) * MILLISECOND, behind)
 
 
-def _take_echo(tcb: Tcb, sizing: RightSizing, sample: i64) -> None:
+def _take_echo(sizing: RightSizing, sample: i64, behind: bool) -> None:
     """Since we sent what this full segment answers. A sender that had nothing to say makes it too long, so a longer
-    time counts for little, and for nothing while the reader is behind (Linux)."""
+    time counts for little, and for nothing while the reader is ``behind`` (Linux)."""
     if sizing.rtt < 0 or sample < sizing.rtt:
         sizing.rtt = sample
-    elif _read_up_to(tcb) == tcb.rcv_nxt:
+    elif not behind:
         sizing.rtt += (sample - sizing.rtt) >> 3
 
 
@@ -111,6 +112,9 @@ def follow_policy(tcb: Tcb) -> None:
 
 def _read_up_to(tcb: Tcb) -> i64:
     """The sequence number of the byte that the reader takes next."""
+    return (tcb.rcv_nxt - _unread(tcb)) & MASK
+
+
+def _unread(tcb: Tcb) -> i64:
     queue = tcb.receive_queue
-    unread: i64 = 0 if queue is None else queue.size
-    return (tcb.rcv_nxt - unread) & MASK
+    return 0 if queue is None else queue.size
