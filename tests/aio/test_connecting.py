@@ -6,6 +6,7 @@ import asyncio
 import errno
 import re
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -15,7 +16,9 @@ import utcp
 from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
 from support.names import resolve_to
 from utcp.aio import connecting
+from utcp.aio.addresses import Address
 from utcp.aio.attempt import TooLateError
+from utcp.aio.datagrams import UdpSocket
 from utcp.aio.hosts import OperatingSystem
 
 
@@ -68,6 +71,25 @@ async def test_an_innocent_send_is_repeated(closed_port: int) -> None:
             client.transport.close()
             await client.lost
         assert endpoint.stats().counters.retransmissions == 0
+
+
+class Slow(UdpSocket):
+    """Sending takes longer than anything may take."""
+
+    def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
+        sent = super().send(payload, segment_size, local, peer, ecn)
+        time.sleep(0.2)
+        return sent
+
+
+async def test_an_icmp_error_that_waits_is_heard_before_a_deadline_that_passed(closed_port: int) -> None:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((HOST, 0))
+    async with utcp.Endpoint(Slow(sock)) as endpoint:
+        with pytest.raises(ConnectionRefusedError):
+            await endpoint.create_connection(
+                Recorder, HOST, closed_port, connect_timeout=0.1
+            )
 
 
 async def test_a_closed_tcp_port_refuses_by_reset() -> None:

@@ -220,8 +220,8 @@ class Pump:
     def _drain(self) -> int:
         """Take what has arrived, then handle deadlines. Returns how many buffers there were.
 
-        Deadlines come after everything that waits in the socket, so that a loop that was blocked does not
-        retransmit what has long been acknowledged.
+        Deadlines come after everything that waits in the socket, errors included, so that a loop that was blocked does
+        not retransmit what has long been acknowledged, or take for lost in silence what a router has complained of.
         """
         engine = self.engine
         receive = self._datagrams.receive
@@ -247,6 +247,8 @@ class Pump:
                 self._turn(now)
                 now = self.clock()
         self._turns_behind = 0
+        if self._datagrams.has_reports:
+            self._hear_errors()
         engine.handle_timeout(self.clock())
         return buffers
 
