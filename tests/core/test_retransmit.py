@@ -114,6 +114,31 @@ class TestRoundTripTime:
         assert (after.srtt, after.rttvar, after.rto) == (before.srtt, before.rttvar, before.rto)
         s.take()
 
+    def test_the_echo_of_the_first_retransmission_ends_the_back_off(self) -> None:
+        """RFC 6298 5: ... once a new RTT measurement is obtained; though what left with it gave one before."""
+        s = established(Config(tlp=False), options="sackok ts=9/0")
+        s.send(4 * 988)
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+988")
+        rto = s.conn.info().rto
+        s.expect_after(rto, ". seq=a+988 ack=b len=988")
+        assert s.conn.info().rto == 2 * rto
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+1976")
+        assert s.conn.info().rto < rto
+        s.take()
+
+    def test_an_echo_from_before_the_time_out_does_not(self) -> None:
+        """It says how long we waited, not how long the path is."""
+        s = established(Config(tlp=False), options="sackok ts=9/0")
+        s.send(4 * 988)
+        first = s.take()[0].seg.ts_val
+        s.expect_after(RTO, ". seq=a ack=b len=988")
+        s.recv(f". seq=b ack=a+988 ts=10/{first}")
+        assert s.conn.info().rto == 2 * RTO
+        s.take()
+
     @pytest.mark.parametrize("ahead", [1, 1000, 0x7FFFFFFE])
     def test_an_echo_of_what_was_never_sent_is_no_sample(self, ahead: int) -> None:
         s = established(options="sackok ts=9/0")
