@@ -39,11 +39,11 @@ OPT_USER_TIMEOUT: Final = 28
 USER_TIMEOUT_SIZE: Final = 4
 
 # NOP, NOP, timestamps kind and length: the option block of nearly every segment (RFC 7323 appendix A)
-_NOP_NOP_TS: Final = 0x0101080A
+NOP_NOP_TS: Final = 0x0101080A
 _NOP_NOP_SACK: Final = 0x01010500
 # The rest of a SYN's, see ``write_syn_options``: the first bytes of MSS and of NOP, window scale
 _MSS: Final = 0x0204
-_NOP_NOP_SACK_PERMITTED: Final = 0x01010402
+NOP_NOP_SACK_PERMITTED: Final = 0x01010402
 _NOP_WSCALE: Final = 0x010303
 
 # What ``parse`` returns: 0, or why the bytes are no segment
@@ -211,7 +211,7 @@ def write_header(
     write_i64_be(w, s64((src_port << 16) | dst_port, seq))
     write_i64_be(w, s64(ack, (header_size << 26) | (flags << 16) | wnd))
     if ts:
-        write_i64_be(w, (urg & 0xFFFF) << 32 | _NOP_NOP_TS)  # checksum 0, urgent pointer
+        write_i64_be(w, (urg & 0xFFFF) << 32 | NOP_NOP_TS)  # checksum 0, urgent pointer
         write_i64_be(w, s64(ts_val, ts_ecr))
     else:
         write_i32_be(w, s32(urg & 0xFFFF))
@@ -230,9 +230,9 @@ def write_syn_options(
     """Append a SYN's options in 4-byte groups: MSS, [NOP NOP SACK-permitted], [timestamps], [NOP window scale]."""
     write_i32_be(w, s32((_MSS << 16) | (mss & 0xFFFF)))
     if sack_permitted:
-        write_i32_be(w, _NOP_NOP_SACK_PERMITTED)
+        write_i32_be(w, NOP_NOP_SACK_PERMITTED)
     if ts:
-        write_i32_be(w, _NOP_NOP_TS)
+        write_i32_be(w, NOP_NOP_TS)
         write_i64_be(w, s64(ts_val, ts_ecr))
     if wscale >= 0:
         write_i32_be(w, s32((_NOP_WSCALE << 8) | wscale))
@@ -253,9 +253,9 @@ def encode_options(seg: Segment) -> bytes:
     if seg.mss:
         write_i32_be(w, s32((_MSS << 16) | (seg.mss & 0xFFFF)))
     if seg.sack_permitted:
-        write_i32_be(w, _NOP_NOP_SACK_PERMITTED)
+        write_i32_be(w, NOP_NOP_SACK_PERMITTED)
     if seg.ts:
-        write_i32_be(w, _NOP_NOP_TS)
+        write_i32_be(w, NOP_NOP_TS)
         write_i64_be(w, s64(seg.ts_val, seg.ts_ecr))
     if seg.wscale >= 0:
         write_i32_be(w, s32((_NOP_WSCALE << 8) | seg.wscale))
@@ -289,10 +289,10 @@ def parse(seg: Segment, buf: bytes, start: i64, end: i64) -> i64:
     seg.data_len = data_len
     seg.len = data_len + ((flags & SYN) >> 1) + (flags & FIN)
     if seg.rare:
-        _no_rare_options(seg)
+        no_rare_options(seg)
     if header_size == 32:
         options = read_i64_be(buf, start + 20)
-        if options >> 32 == _NOP_NOP_TS:
+        if options >> 32 == NOP_NOP_TS:
             # The one option block that matters for speed
             seg.ts = True
             seg.ts_val = options & MASK
@@ -304,10 +304,10 @@ def parse(seg: Segment, buf: bytes, start: i64, end: i64) -> i64:
     seg.rare = True
     if flags & SYN and _parse_our_syn(seg, buf, start + HEADER_SIZE, header_size):
         return OK
-    return _parse_options(seg, buf, start + HEADER_SIZE, start + header_size)
+    return parse_options(seg, buf, start + HEADER_SIZE, start + header_size)
 
 
-def _no_rare_options(seg: Segment) -> None:
+def no_rare_options(seg: Segment) -> None:
     seg.rare = False
     seg.mss = 0
     seg.wscale = -1
@@ -326,8 +326,8 @@ def _parse_our_syn(seg: Segment, buf: bytes, i: i64, header_size: i64) -> bool:
     wscale = read_i64_be(buf, i + 16)
     if (
         mss >> 48 != _MSS
-        or mss & MASK != _NOP_NOP_SACK_PERMITTED
-        or stamps >> 32 != _NOP_NOP_TS
+        or mss & MASK != NOP_NOP_SACK_PERMITTED
+        or stamps >> 32 != NOP_NOP_TS
         or (wscale & MASK) >> 8 != _NOP_WSCALE
     ):
         return False
@@ -340,7 +340,7 @@ def _parse_our_syn(seg: Segment, buf: bytes, i: i64, header_size: i64) -> bool:
     return True
 
 
-def _parse_options(seg: Segment, buf: bytes, i: i64, end: i64) -> i64:
+def parse_options(seg: Segment, buf: bytes, i: i64, end: i64) -> i64:
     """Options by kind; unknown ones and known ones of an odd length are skipped (MUST-6, MUST-64).
 
     A length that cannot be right (below 2, or past the header) makes the segment bad (MUST-7).
@@ -382,3 +382,10 @@ def _parse_options(seg: Segment, buf: bytes, i: i64, end: i64) -> i64:
                 seg.sack_permitted = True
         i += size
     return OK
+
+
+if hasattr(parse, "__code__"):
+    # Interpreted. Each call of a reader or writer of words costs more than all else: one of struct does for a header
+    from utcp.wire import interpreted
+
+    globals().update(interpreted.BY_STRUCT)
