@@ -480,6 +480,55 @@ class TestPacketTooBig:
         assert s.conn.info().pmtu == 1000
 
 
+class TestSentAgainForItsSize:
+    """Outside of any recovery: what becomes of it proves no recovery spurious."""
+
+    def cut(self, *, options: str = "sackok") -> Script:
+        """14 segments of 1,000 bytes are out, and were sent again in smaller ones."""
+        s = connected(Config(mtu_probing=0, congestion_control="reno", pacing=False, tlp=False), options=options)
+        s.send(10 * PROBE)
+        assert len(s.take()) == 10
+        s.advance(0.01)
+        s.path_error(PathError.PACKET_TOO_BIG, 1000)
+        assert sizes(s) == [952] * 15 + [240]
+        return s
+
+    def test_its_dsacks_are_not_those_of_a_recovery_that_begins_later(self) -> None:
+        s = self.cut()
+        s.advance(0.09)
+        s.recv(". seq=b ack=a sack=a+1904:a+14520")
+        s.send(3 * 952)
+        assert len(s.take()) == 3
+        s.advance(RTT)
+        s.recv(". seq=b ack=a sack=a+1904:a+17376")
+        assert sizes(s) == [952, 952]  # lost twice
+        for left in (1904, 2856):
+            s.recv(f". seq=b ack=a sack=a+{left}:a+{left + 952},a+1904:a+17376")
+        assert (s.engine.counters.fast_recoveries, s.engine.counters.spurious_recoveries) == (1, 0)
+        s.recv(". seq=b ack=A")
+
+    def test_nor_of_one_that_is_over(self) -> None:
+        s = connected(Config(mtu_probing=0, congestion_control="reno", pacing=False, tlp=False))
+        s.send(10 * PROBE)
+        s.take()
+        s.advance(RTT)
+        s.recv(f". seq=b ack=a sack=a+{PROBE}:a+{10 * PROBE}")
+        assert sizes(s) == [PROBE]
+        s.advance(RTT)
+        at = 10 * PROBE
+        s.recv(f". seq=b ack=a+{at}")
+        s.send(2 * PROBE)
+        s.take()
+        s.path_error(PathError.PACKET_TOO_BIG, 1000)
+        assert len(s.take()) == 4
+        second = f"a+{at + PROBE}:a+{at + 2 * PROBE}"
+        s.recv(f". seq=b ack=a+{at} sack={second}")
+        for _ in range(3):  # the network has multiplied it
+            s.recv(f". seq=b ack=a+{at} sack={second},{second}")
+        assert s.engine.counters.spurious_recoveries == 0
+        s.recv(". seq=b ack=A")
+
+
 class TestMessageTooLong:
     def test_the_link_says_so(self) -> None:
         s = probing()

@@ -325,6 +325,38 @@ class TestUndo:
         s.recv(". seq=b ack=a+15000 sack=a+10000:a+11000")
         assert undone(s) == 1
 
+    def test_not_by_the_dsack_of_a_loss_probe_from_before_it(self) -> None:
+        """The probe was in vain, the recovery is not."""
+        s = established(Config(congestion_control="reno", pacing=False), options="sackok")
+        s.send(10_000)
+        s.take()
+        s.expect_after(0.202, "P. seq=a+9000 ack=b len=1000")
+        s.silent_for(0.05)
+        s.recv(". seq=b ack=a sack=a+1000:a+10000")
+        s.expect(". seq=a ack=b len=1000")
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a sack=a+9000:a+10000,a+1000:a+10000")
+        assert undone(s) == 0
+        s.recv(". seq=b ack=a+10000")
+        assert not window(s)[1]
+
+    def test_not_by_the_echo_of_a_loss_probe_from_before_it(self) -> None:
+        """The first transmission was lost: that the second one was only late does not make it good."""
+        s = established(Config(congestion_control="reno", pacing=False), options=TS)
+        s.send(3 * 988)
+        s.take()
+        probe = s.expect_after(0.202, "P. seq=a+1976 ack=b len=988")
+        s.silent_for(0.05)
+        s.recv(". seq=b ack=a+1976")
+        s.send(3 * 988)
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+1976 sack=a+2964:a+5928")
+        s.expect(". seq=a+1976 ack=b len=988")
+        s.recv(f". seq=b ack=a+5928 ts=7000453/{probe.seg.ts_val}")
+        assert undone(s) == 0
+        assert not window(s)[1]
+
     def test_switched_off(self) -> None:
         s = self.recovering(config=Config(congestion_control="reno", pacing=False, undo=False))
         s.recv(". seq=b ack=a+10000 sack=a:a+1000")

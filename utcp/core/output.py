@@ -431,8 +431,8 @@ def _send_again(tcb: Tcb, r: Recovery, left: i64, right: i64) -> None:
     if left == runs.una:
         start_retransmission_timer(tcb)  # RFC 6675 5: the timer watches over the first segment's new transmission
     _emit(tcb, left & MASK, flags, left - runs.una, n, True)
-    runs.sent_again(left, end, tcb.stack.now)
     on_sent_again(tcb, r, end - left)
+    runs.sent_again(left, end, tcb.stack.now)
     r.prr_out += end - left
     tcb.rtt_at = NEVER  # Karn (MUST-18)
     if tcb.rate is not None:

@@ -18,16 +18,19 @@ from utcp.wire.seq import MASK, seq_lt
 
 
 def start_watching(tcb: Tcb, r: Recovery) -> None:
-    """A recovery begins."""
-    r.undo_marker = r.runs.una if tcb.policy.undo else NONE
+    """A recovery begins. D-SACKs for what was sent again before, by a loss probe or for its size, say nothing of it."""
+    r.undo_marker = max(r.runs.una, r.runs.high_rxt) if tcb.policy.undo else NONE
     r.undo_left = NONE
 
 
 def on_sent_again(tcb: Tcb, r: Recovery, n: i64) -> None:
-    if r.undo_left == NONE:
-        r.undo_left = 0
-        r.undo_ts = tcb.stack.ts_now(tcb.ts_offset)
-    r.undo_left += n
+    """``n`` bytes are about to be sent again."""
+    if r.runs.high_rxt <= r.runs.una:
+        r.undo_ts = tcb.stack.ts_now(tcb.ts_offset)  # all that was sent again before is acknowledged
+    if r.phase == OPEN:
+        r.undo_marker = NONE  # not by the last recovery: what D-SACKs report from now on may be this
+        return
+    r.undo_left = n if r.undo_left == NONE else r.undo_left + n
 
 
 def on_dsack(r: Recovery, left: i64, right: i64) -> None:
