@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import utcp
+from support.patience import until
 from support.recorder import Accepted, Recorder
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "pair",
     "serving",
     "serving_streams",
+    "settled",
     "transport_of",
     "until",
 ]
@@ -65,10 +67,9 @@ async def pair(
             transport.abort()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until something holds that nobody tells of."""
-    while not condition():  # noqa: ASYNC110
-        await asyncio.sleep(0)
+async def settled(endpoint: utcp.Endpoint) -> None:
+    """Until no timer is left, those included that nobody waits for any more."""
+    await until(lambda: endpoint.engine.next_timeout() is None)
 
 
 def transport_of(recorder: Recorder) -> utcp.Transport:

@@ -12,18 +12,12 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
+from aio.protocols import HOST, Accepted, Echo, Recorder, serving, settled, transport_of, until
 from utcp.aio.addresses import Address
 from utcp.aio.datagrams import UdpSocket
 
 IDLE = 5_000  # connections, both of whose ends are one endpoint's
 WATCHED = 0.5  # seconds
-
-
-async def settled(endpoint: utcp.Endpoint) -> None:
-    """Until no timer is left, those included that nobody waits for any more."""
-    while endpoint.engine.next_timeout() is not None:  # noqa: ASYNC110
-        await asyncio.sleep(0.05)
 
 
 @pytest.mark.timeout(180)

@@ -11,6 +11,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, Final, final
 
 import utcp
+from support.patience import PATIENCE
 from support.recorder import Accepted, Recorder
 
 HOST: Final = "127.0.0.1"
@@ -53,7 +54,7 @@ class Stack:
             server.close()
             if self.is_utcp:
                 server.abort_clients()
-            async with asyncio.timeout(1):  # it waits for clients, which a failing test leaves behind
+            async with asyncio.timeout(PATIENCE):  # it waits for clients, which a failing test leaves behind
                 await server.wait_closed()
 
     @asynccontextmanager
@@ -76,7 +77,7 @@ class Stack:
             finally:
                 transport.abort()
                 server.transport.abort()
-                await asyncio.wait([client.lost, server.lost], timeout=1)
+                await asyncio.wait([client.lost, server.lost], timeout=PATIENCE)
 
     @asynccontextmanager
     async def streams(self) -> AsyncIterator[tuple[Any, Any, Any, Any]]:
@@ -95,10 +96,10 @@ class Stack:
             finally:
                 for one in (writer, server_writer):
                     one.transport.abort()
-                    await asyncio.wait([asyncio.ensure_future(_closed(one))], timeout=1)
+                    await asyncio.wait([asyncio.ensure_future(_closed(one))], timeout=PATIENCE)
         finally:
             server.close()
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(PATIENCE):
                 await server.wait_closed()
 
 
@@ -139,13 +140,6 @@ def deaf(stack: Stack, host: str = HOST, port: int = 0) -> Iterator[int]:
                 filler.setblocking(False)
                 filler.connect_ex(sock.getsockname())
         yield sock.getsockname()[1]
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until something holds that nobody tells of."""
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.001)
 
 
 KERNEL: Final = Stack("kernel", asyncio)

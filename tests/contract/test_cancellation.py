@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 import utcp
-from contract.stacks import HOST, UTCP, Stack, deaf, free_port, on_uvloop, port_of, until
+from contract.stacks import HOST, UTCP, Stack, deaf, free_port, on_uvloop, port_of
 from support.names import resolve_to
+from support.patience import PATIENCE, until
 from support.recorder import Accepted, Recorder
 
 
@@ -46,7 +47,7 @@ async def cancel(coroutine: Coroutine[Any, Any, Any], turns: int = 1) -> asyncio
     for _ in range(turns):
         await asyncio.sleep(0)
     task.cancel()
-    await asyncio.wait([task], timeout=5)
+    await asyncio.wait([task], timeout=PATIENCE)
     assert task.done()
     return task
 
@@ -193,7 +194,7 @@ async def test_one_of_several_in_wait_closed(stack: Stack) -> None:
         waiting[1].cancel()
         await asyncio.sleep(0)
         writer.close()
-        await asyncio.wait(waiting, timeout=1)
+        await asyncio.wait(waiting, timeout=PATIENCE)
         assert [one.cancelled() for one in waiting] == ([False, True, False] if stack.is_utcp else [True, True, True])
 
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from contract.stacks import HOST, Stack, deaf, free_port, on_uvloop, port_of, until
+from contract.stacks import HOST, Stack, deaf, free_port, on_uvloop, port_of
 from support.names import resolve_to
+from support.patience import PATIENCE, until
 from support.recorder import Accepted, Recorder
 
 SEVERAL = ["127.0.0.2", "127.0.0.3", HOST]  # only the last one is served
@@ -62,7 +63,7 @@ async def test_happy_eyeballs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> 
     async with stack.serving(Recorder) as port:
         with deaf(stack, "127.0.0.2", port):
             resolve_to(monkeypatch, ["127.0.0.2", HOST], port)
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(PATIENCE):
                 transport, client = await stack.create_connection(
                     counting(made), "many.example", port, happy_eyeballs_delay=0.05
                 )

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from contract.stacks import HOST, Stack, on_uvloop, port_of, until
+from contract.stacks import HOST, Stack, on_uvloop, port_of
+from support.patience import PATIENCE, until
 from support.recorder import Accepted, Recorder
 
 
@@ -91,7 +92,7 @@ async def test_serve_forever_starts_to_serve(stack: Stack) -> None:
     transport.close()
     await client.lost
     forever.cancel()
-    await asyncio.wait([forever], timeout=1)
+    await asyncio.wait([forever], timeout=PATIENCE)
     assert forever.cancelled()
 
 
@@ -110,12 +111,15 @@ async def test_wait_closed_waits_for_the_close_and_for_connections(stack: Stack)
     server.close()
     await asyncio.sleep(0.02)
     late = asyncio.ensure_future(server.wait_closed())
-    await asyncio.sleep(0.02)
+    if waits_only_while_open(stack):
+        await asyncio.wait([late], timeout=PATIENCE)
+    else:
+        await asyncio.sleep(0.02)
     assert not waiting.done()
     assert late.done() == waits_only_while_open(stack)
     transport.close()
     await kept.lost
-    await asyncio.wait_for(asyncio.gather(waiting, late), 1)
+    await asyncio.wait_for(asyncio.gather(waiting, late), PATIENCE)
     await server.wait_closed()
 
 
@@ -127,7 +131,7 @@ async def test_cancelling_wait_closed(stack: Stack) -> None:
     await asyncio.wait(waiting[1:2])
     assert server.is_serving()
     server.close()
-    await asyncio.wait(waiting, timeout=1)
+    await asyncio.wait(waiting, timeout=PATIENCE)
     assert [one.done() and not one.cancelled() for one in waiting] == [True, False, True]
 
 
@@ -139,11 +143,14 @@ async def test_a_second_cancel_ends_a_serve_forever_that_waits_for_its_connectio
     forever = asyncio.ensure_future(server.serve_forever())
     await asyncio.sleep(0)
     forever.cancel()
-    await asyncio.sleep(0.01)
-    assert not server.is_serving()
+    await until(lambda: not server.is_serving())
+    if waits_only_while_open(stack):
+        await asyncio.wait([forever], timeout=PATIENCE)
+    else:
+        await asyncio.sleep(0.01)
     assert forever.done() == waits_only_while_open(stack)
     forever.cancel()
-    await asyncio.wait([forever], timeout=1)
+    await asyncio.wait([forever], timeout=PATIENCE)
     assert forever.cancelled()
     assert not kept.transport.is_closing()
     transport.abort()
@@ -165,7 +172,7 @@ async def test_the_end_of_all_clients(stack: Stack, how: str) -> None:
     assert server.is_serving()
     assert all(one.transport.is_closing() for one in served)
     server.close()
-    await asyncio.wait_for(server.wait_closed(), 1)
+    await asyncio.wait_for(server.wait_closed(), PATIENCE)
     for one in served:
         assert await one.lost is None
     for client in clients:
@@ -264,9 +271,13 @@ async def test_a_port_that_is_none(stack: Stack) -> None:
 async def test_more_at_once_than_the_backlog(stack: Stack) -> None:
     """The kernel lets those wait that its queue has no place for; utcp's backlog is never that short."""
     async with stack.serving(Recorder, backlog=1) as port:
+        began = asyncio.get_running_loop().time()
         attempts = [asyncio.ensure_future(stack.create_connection(Recorder, HOST, port)) for _ in range(30)]
-        _, waiting = await asyncio.wait(attempts, timeout=0.3)
-        assert (len(waiting) == 0) == stack.is_utcp
+        _, waiting = await asyncio.wait(attempts, timeout=PATIENCE if stack.is_utcp else 0.3)
+        if stack.is_utcp:
+            assert not waiting
+        elif asyncio.get_running_loop().time() - began < 1:  # when its SYNs are repeated
+            assert waiting
         for one in waiting:
             one.cancel()
         for transport, client in [one.result() for one in attempts if one.done() and not one.cancelled()]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from contract.stacks import Stack
+from support.patience import until
 
 
 async def test_readexactly_and_readuntil_at_eof(stack: Stack) -> None:
@@ -24,13 +25,15 @@ async def test_readexactly_and_readuntil_at_eof(stack: Stack) -> None:
 
 
 async def test_data_before_a_reset(stack: Stack) -> None:
-    async with stack.streams() as (_, writer, reader, _):
+    async with stack.streams() as (_, writer, reader, server_writer):
         writer.write(b"last words")
         assert await reader.readexactly(5) == b"last "
         stack.reset(writer.transport)
-        await asyncio.sleep(0.02)
         if stack.is_utcp:
+            await until(server_writer.is_closing)
             assert await reader.read(100) == b"words"
+        else:
+            await until(lambda: reader.exception() is not None)
         with pytest.raises(ConnectionResetError):
             await reader.read(100)
         with pytest.raises(ConnectionResetError):

@@ -109,11 +109,10 @@ class Accepted:
         return protocol
 
 
-async def fill(transport: Any, protocol: _Recording, chunk: int = 100_000) -> int:
-    """Write to a peer that does not read until the writer is told to pause; returns the bytes written."""
-    written = 0
-    while not protocol.paused.done():
-        transport.write(bytes(chunk))
-        written += chunk
-        await asyncio.sleep(0.001)
-    return written
+async def fill(transport: Any, protocol: _Recording) -> int:
+    """Write more than all buffers on the way to a peer that does not read take; returns the bytes written."""
+    for _ in range(1 << 8):
+        transport.write(bytes(1 << 16))
+    await protocol.paused
+    await asyncio.sleep(0.01)  # what can leave does
+    return 1 << 24
