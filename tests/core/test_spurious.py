@@ -357,6 +357,18 @@ class TestUndo:
         assert undone(s) == 0
         assert not window(s)[1]
 
+    def test_not_by_the_echo_of_the_first_of_two_retransmissions(self) -> None:
+        """RFC 3522 3.2, step 2: RetransmitTS does not get overwritten as loss recovery progresses."""
+        s = self.recovering(TS, mss=988)
+        first = s.a_ts
+        s.silent_for(0.1)
+        s.recv(f". seq=b ack=a+3952 sack=a+4940:a+9880 ts=7000400/{first}")
+        s.take()
+        s.silent_for(0.01)
+        s.recv(f". seq=b ack=a+4940 sack=a+5928:a+9880 ts=7000410/{first}")
+        assert undone(s) == 0
+        s.take()
+
     def test_switched_off(self) -> None:
         s = self.recovering(config=Config(congestion_control="reno", pacing=False, undo=False))
         s.recv(". seq=b ack=a+10000 sack=a:a+1000")

@@ -135,3 +135,15 @@ def test_the_example_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed[1] == f"Vegas: {rate:.2f} Mbit/s, {1000 * rtt:.0f} ms"
     assert rate > 9.0
     assert 0.040 < rtt < 0.050  # a queue of a few segments
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_where_nothing_is_reordered_no_recovery_is_spurious(seed: int, timestamps: bool) -> None:
+    """A recovery that begins where one ends finds retransmissions of that one in flight: they are no proof."""
+    network = Network(seed, delay=0.025, rate=10e6, queue=62_500, loss=0.01, record=False)
+    Transfer(network, Config(timestamps=timestamps, congestion_control="reno"))
+    network.run_for(3)
+    counters = network.hosts["client"].engine.counters
+    assert counters.fast_recoveries > 5
+    assert counters.spurious_recoveries == 0

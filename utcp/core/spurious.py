@@ -25,12 +25,14 @@ def start_watching(tcb: Tcb, r: Recovery) -> None:
 
 def on_sent_again(tcb: Tcb, r: Recovery, n: i64) -> None:
     """``n`` bytes are about to be sent again."""
-    if r.runs.high_rxt <= r.runs.una:
-        r.undo_ts = tcb.stack.ts_now(tcb.ts_offset)  # all that was sent again before is acknowledged
     if r.phase == OPEN:
         r.undo_marker = NONE  # not by the last recovery: what D-SACKs report from now on may be this
-        return
-    r.undo_left = n if r.undo_left == NONE else r.undo_left + n
+        r.undo_left = NONE
+    if r.undo_left == NONE:
+        if r.runs.high_rxt <= r.runs.una:  # else something was sent again before and may still be in flight
+            r.undo_ts = tcb.stack.ts_now(tcb.ts_offset)
+        r.undo_left = 0
+    r.undo_left += n
 
 
 def on_dsack(r: Recovery, left: i64, right: i64) -> None:
