@@ -87,9 +87,7 @@ async def test_an_icmp_error_that_waits_is_heard_before_a_deadline_that_passed(c
     sock.bind((HOST, 0))
     async with utcp.Endpoint(Slow(sock)) as endpoint:
         with pytest.raises(ConnectionRefusedError):
-            await endpoint.create_connection(
-                Recorder, HOST, closed_port, connect_timeout=0.1
-            )
+            await endpoint.create_connection(Recorder, HOST, closed_port, connect_timeout=0.1)
 
 
 async def test_a_closed_tcp_port_refuses_by_reset() -> None:

@@ -112,7 +112,8 @@ async def test_a_writer_waits_for_a_reader(stack: Stack, contexts: Contexts) -> 
         server.transport.pause_reading()
         assert not server.transport.is_reading()
         written = await fill(client.transport, client)
-        assert client.transport.get_write_buffer_size() > 0
+        if stack.is_utcp:  # asyncio's does not count what waits in the transport below
+            assert client.transport.get_write_buffer_size() > 0
         server.transport.resume_reading()
         assert server.transport.is_reading()
         await client.resumed

@@ -20,8 +20,8 @@ from typing import Any, Final, Literal
 import pytest
 
 import utcp
-from aio.protocols import until
 from libraries.carried import HOST, NAME, Carried, kernel_refuses
+from support.patience import until
 from support.recorder import Accepted, Recorder
 
 BASES: Final = ("asyncio", "uvloop")
