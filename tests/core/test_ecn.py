@@ -505,6 +505,32 @@ class TestSender:
         assert [cwr for _, cwr, _ in sent_flags(s)] == [True, False]
         s.recv(". seq=b ack=A")
 
+    def test_in_a_recovery_the_window_is_the_algorithm_s(self) -> None:
+        """What PRR lets leave at the moment may be a segment, and is no reason to wait for an RTO."""
+        s = agreed(RENO)
+        s.send(30_000)
+        s.take()
+        s.silent_for(0.1)
+        s.recv(".E seq=b ack=a+2000")
+        s.recv(". seq=b ack=a+5000")
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+5000 sack=a+6000:a+10000")  # part of what the window was reduced for
+        s.take()
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+11000")
+        assert [(at, cwr) for at, cwr, _ in sent_flags(s)] == [(11_000, False), (12_000, False)]
+        s.silent_for(0.1)
+        s.recv(".E seq=b ack=a+11000 sack=a+12000:a+13000")  # another window of data: all but this is lost
+        assert s.conn.info().ecn_reductions == 2
+        assert s.conn.info().ssthresh == 4000  # 0.8 of what was in flight
+        assert len(s.take()) == 1  # as much as has arrived (RFC 6937, PRR-CRB)
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+16000")
+        assert (16_000, True, 2) in sent_flags(s)
+        s.recv(". seq=b ack=A")
+        s.take()
+
     def test_a_time_out_in_the_same_window(self) -> None:
         """... is the same event; the window is one segment all the same (RFC 5681 3.1)."""
         s = flight(Config(ecn=True, congestion_control="reno", pacing=False, tlp=False), 10)

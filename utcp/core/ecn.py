@@ -11,7 +11,7 @@ from typing import Final, final
 from mypy_extensions import i64
 
 from utcp.core.congestion.control import ECN
-from utcp.core.congestion.window import on_congestion_event
+from utcp.core.congestion.window import algorithm_window, on_congestion_event
 from utcp.core.deadlines import start_retransmission_timer
 from utcp.core.policy import ECN_OFF
 from utcp.core.stack import NEVER
@@ -156,11 +156,15 @@ def on_echo(tcb: Tcb, flight: i64) -> None:
         return
     ecn.reductions += 1
     tcb.stack.counters.ecn_reductions += 1
-    if tcb.cwnd < 2 * tcb.smss:
+    control = tcb.congestion
+    window = tcb.cwnd if control is None else algorithm_window(tcb, control)
+    if window < 2 * tcb.smss:
         # One segment is the least: instead, the next one waits until the retransmission timer would run out
         ecn.on_reduction(ECN, tcb.snd_nxt)
         ecn.held_until = tcb.stack.now + tcb.rto
         if tcb.rtx_at != NEVER:
             start_retransmission_timer(tcb)
         return
+    before = tcb.cwnd
     on_congestion_event(tcb, ECN, flight)
+    tcb.cwnd = min(tcb.cwnd, before)  # fast recovery may let less leave (RFC 6937)

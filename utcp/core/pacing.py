@@ -10,8 +10,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.congestion.control import CongestionControl
-from utcp.core.congestion.window import MAX_WINDOW, initial_window
+from utcp.core.congestion.window import algorithm_window, initial_window
 from utcp.core.tcb import Tcb
 
 TRAIN_TIME: Final = 1_000_000  # ns
@@ -38,7 +37,7 @@ def pacing_rate(tcb: Tcb) -> int:
         return 0
     if control.pacing_rate > 0:
         return control.pacing_rate
-    return int(_window(tcb, control)) * int(_percent(tcb)) * 10**9 // (100 * int(tcb.srtt))
+    return int(algorithm_window(tcb, control)) * int(_percent(tcb)) * 10**9 // (100 * int(tcb.srtt))
 
 
 def train_allowance(tcb: Tcb, mss: i64) -> i64:
@@ -51,7 +50,7 @@ def train_allowance(tcb: Tcb, mss: i64) -> i64:
     if control.pacing_rate > 0:
         train = control.pacing_rate // 1000
     else:
-        train = _window(tcb, control) * _percent(tcb) // 100 * TRAIN_TIME // tcb.srtt
+        train = algorithm_window(tcb, control) * _percent(tcb) // 100 * TRAIN_TIME // tcb.srtt
     return max(train // mss, MIN_TRAIN) * mss
 
 
@@ -65,13 +64,8 @@ def charge(tcb: Tcb, sent: i64) -> None:
     if control.pacing_rate > 0:
         cost = sent * _SECOND // control.pacing_rate
     else:
-        cost = sent * tcb.srtt // _window(tcb, control) * 100 // _percent(tcb)
+        cost = sent * tcb.srtt // algorithm_window(tcb, control) * 100 // _percent(tcb)
     tcb.paced_until = max(tcb.paced_until, tcb.stack.now - CREDIT) + cost
-
-
-def _window(tcb: Tcb, control: CongestionControl) -> i64:
-    """The algorithm's; tcb.cwnd is loss recovery's for a while, and may be next to nothing."""
-    return min(max(control.cwnd, tcb.smss), MAX_WINDOW)
 
 
 def _percent(tcb: Tcb) -> i64:

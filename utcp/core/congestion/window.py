@@ -100,7 +100,7 @@ def on_congestion_event(tcb: Tcb, kind: i64, flight: i64) -> None:
             return
         ecn.on_reduction(kind, tcb.snd_nxt)
     # What limited transmit has sent beyond the window does not count (RFC 5681 3.2)
-    flight = min(flight, tcb.cwnd)
+    flight = min(flight, algorithm_window(tcb, control))
     _tell(tcb, lambda: control.on_congestion_event(kind, flight, tcb.stack.now))
 
 
@@ -138,6 +138,14 @@ def on_spurious(tcb: Tcb) -> None:
             return
         ecn.on_undo()
     _tell(tcb, lambda: control.on_spurious(tcb.stack.now))
+
+
+def algorithm_window(tcb: Tcb, control: CongestionControl) -> i64:
+    """The window as its algorithm wants it; tcb.cwnd is loss recovery's for a while, and may be next to nothing.
+
+    One below a segment would send nothing.
+    """
+    return min(max(control.cwnd, tcb.smss), MAX_WINDOW)
 
 
 def recovers_by_itself(tcb: Tcb) -> bool:
@@ -210,6 +218,5 @@ def _fail(tcb: Tcb, error: Exception) -> None:
 
 
 def _take(tcb: Tcb, control: CongestionControl) -> None:
-    # A window below one segment would send nothing
-    tcb.cwnd = min(max(control.cwnd, tcb.smss), MAX_WINDOW)
+    tcb.cwnd = algorithm_window(tcb, control)
     tcb.ssthresh = control.ssthresh
