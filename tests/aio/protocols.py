@@ -22,7 +22,6 @@ __all__ = [
     "serving_streams",
     "settled",
     "transport_of",
-    "until",
 ]
 
 HOST = "127.0.0.1"

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Recorder, transport_of, until
+from aio.protocols import HOST, Accepted, Recorder, transport_of
+from support.patience import until
 from utcp.aio.datagrams import LINUX, Received, UdpSocket
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="SKIPPED: reads socket options by Linux's numbers")

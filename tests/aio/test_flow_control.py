@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, pair, serving, transport_of, until
+from aio.protocols import HOST, Accepted, pair, serving, transport_of
+from support.patience import until
 
 SMALL = utcp.Config(receive_buffer=100_000)
 

@@ -6,13 +6,16 @@ import asyncio
 import random
 import socket
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Echo, Recorder, serving, settled, transport_of, until
+from aio.protocols import HOST, Accepted, Echo, Recorder, serving, settled, transport_of
+from support.patience import until
 from utcp.aio.addresses import Address
 from utcp.aio.datagrams import UdpSocket
 
@@ -154,23 +157,39 @@ async def test_a_socket_that_mostly_refuses(seed: int) -> None:
         endpoint.abort()
 
 
+class Retransmissions(utcp.Observer):
+    """When the retransmission timers fired (ns), by local port."""
+
+    def __init__(self) -> None:
+        self.fired: defaultdict[int, list[int]] = defaultdict(list)
+
+    def timer(self, now: int, path: int, local_port: int, remote_port: int, name: str) -> None:
+        if name == "retransmit":
+            self.fired[local_port].append(now)
+
+
 async def test_timers_that_came_due_while_the_loop_was_blocked() -> None:
+    timers = Retransmissions()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, 0))
-        async with await utcp.Endpoint.create((HOST, 0)) as endpoint:
+        async with await utcp.Endpoint.create((HOST, 0), observer=timers) as endpoint:
+            config = utcp.Config(rto_initial=0.1)
             attempts = [
                 asyncio.ensure_future(
-                    endpoint.create_connection(Recorder, *silent.getsockname(), connect_timeout=0.2 + n)
+                    endpoint.create_connection(Recorder, *silent.getsockname(), connect_timeout=after, config=config)
                 )
-                for n in (0.0, 0.1, 30.0)
+                for after in (0.05, 0.06, 3600.0)
             ]
-            await asyncio.sleep(0.01)
-            time.sleep(1.5)  # noqa: ASYNC251
-            done, pending = await asyncio.wait(attempts, timeout=0.5)
+            await until(lambda: endpoint.stats().counters.segments_out >= 3)
+            time.sleep(1.0)  # noqa: ASYNC251
+            await asyncio.wait(attempts[:2])
+            done, pending = await asyncio.wait(attempts, return_when=asyncio.FIRST_COMPLETED)
             assert [one in done for one in attempts] == [True, True, False]
             assert all(isinstance(one.exception(), TimeoutError) for one in done)
             # The third has sent what was due once, not once for each time-out that it slept through
-            assert endpoint.stats().counters.segments_out <= 3 + 3
+            await until(lambda: len(timers.fired) == 3)
+            for fired in timers.fired.values():
+                assert all(later - sooner >= 100_000_000 for sooner, later in pairwise(fired))
             for one in pending:
                 one.cancel()
             await asyncio.wait(pending)

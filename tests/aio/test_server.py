@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of, until
+from aio.protocols import HOST, Accepted, Echo, Recorder, serving, transport_of
+from support.patience import until
 
 
 async def test_sockets_and_ports() -> None:
@@ -80,15 +81,16 @@ async def test_the_port_is_free_again_once_nobody_needs_it() -> None:
     transport.close()  # the client closes first: TIME-WAIT is on its side
     await client.lost
     await transport.closed()
-    for _ in range(100):
+    await until(lambda: is_free(port))
+
+
+def is_free(udp_port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         try:
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-                sock.bind((HOST, port))
-            break
+            sock.bind((HOST, udp_port))
         except OSError:
-            await asyncio.sleep(0.01)
-    else:
-        pytest.fail("the UDP port is still bound")
+            return False
+        return True
 
 
 async def test_time_wait_does_not_stand_in_the_way() -> None:
@@ -269,6 +271,5 @@ async def test_keep_alive_is_the_config_s() -> None:
         transport, _ = await utcp.create_connection(Recorder, HOST, port)
         theirs = transport_of(await accepted.get())
         before = theirs.info().segments_out
-        await asyncio.sleep(0.2)
-        assert theirs.info().segments_out > before
+        await until(lambda: theirs.info().segments_out > before)
         transport.abort()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, serving, serving_streams, until
+from aio.protocols import HOST, Accepted, serving, serving_streams
+from support.patience import until
 
 
 async def echo(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:

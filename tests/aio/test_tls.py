@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import utcp
-from aio.protocols import HOST, Accepted, Recorder, pair, serving, serving_streams, transport_of, until
+from aio.protocols import HOST, Accepted, Recorder, pair, serving, serving_streams, transport_of
 from support.certificates import NAME, Certificates
+from support.patience import until
 from utcp.sim import Network, run
 
 

@@ -160,6 +160,7 @@ class Script:
         self._conn: Connection | None = None
         self._sent: deque[Sent] = deque()
         self._holding = False
+        self._patient = False
         OPEN.append(self)
 
     def _ts_now(self, now: int) -> int:
@@ -227,6 +228,14 @@ class Script:
         self._holding = True
         yield
         self._holding = False
+        self._settle()
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """ACKs for which an answer is likely wait for it until the end of this: see `Engine.transmit`."""
+        self._patient = True
+        yield
+        self._patient = False
         self._settle()
 
     # --- A's side ------------------------------------------------------------------------------------------
@@ -397,7 +406,7 @@ class Script:
         """Collect what A sends now, and check the engine's invariants."""
         if self._holding:
             return
-        datagrams = [(t.path, t.ecn, d) for t in self.engine.transmit(self.now) for d in t.datagrams()]
+        datagrams = [(t.path, t.ecn, d) for t in self.engine.transmit(self.now, self._patient) for d in t.datagrams()]
         told = dict(self.recorder.sent)
         self._count(len(datagrams))
         assert sorted(d for *_, d in datagrams) == sorted(d for d, _ in self.recorder.sent), self.failure(
