@@ -261,6 +261,25 @@ def test_giving_up_says_since_when_and_how_often() -> None:
     assert s.conn.error.args == (errno.ETIMEDOUT, text)
 
 
+@pytest.mark.parametrize(("closed_after", "waited"), [(20, 80), (100, 120), (119, 120)])
+def test_giving_up_an_orphan_says_since_when_too(closed_after: float, waited: float) -> None:
+    """Its own time begins with the close, and R2 goes on; what is said is how long nothing was acknowledged."""
+    s = established(Config(r2=120, orphan_timeout=60))
+    s.advance(1000)
+    s.send(1)
+    s.take()
+    s.advance(closed_after)
+    s.take()
+    s.close()
+    s.take()
+    s.advance(waited - closed_after - JUST)
+    s.take()
+    assert not s.conn.closed
+    s.advance(JUST)
+    s.expect_gone(TimeoutError)
+    assert f"nothing acknowledged for {waited} s, " in str(s.conn.error)
+
+
 def test_a_single_syn_is_no_plural() -> None:
     s = syn_sent(Config(connect_timeout=0.5))
     s.silent_for(0.5)

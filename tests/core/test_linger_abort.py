@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from support.script import RTO, Script
+from support.script import RTO, SECOND, Script
 from support.states import (
     CLOSE_WAIT,
     CLOSING,
@@ -27,7 +27,7 @@ from support.states import (
     time_wait,
 )
 from utcp.core.config import Config
-from utcp.core.deadlines import earliest_deadline
+from utcp.core.deadlines import earliest_deadline, give_up_at
 from utcp.core.stack import NEVER
 from utcp.core.states import CLOSED_BIT, State
 from utcp.core.trains import NOBODY
@@ -631,14 +631,16 @@ def test_with_nothing_in_flight_an_orphan_s_patience_counts_from_the_close(befor
 
 @pytest.mark.parametrize("more", [0, 1, 2, 1_000_000_000])
 def test_with_something_in_flight_R2_goes_on_and_the_orphan_s_time_begins(more: int) -> None:
-    """In nanoseconds: what R2 has more than the orphan is what it may have waited already."""
-    s = established(Config(r2=60 + more / 1e9, close_timeout=60))
+    """In nanoseconds: what ends first."""
+    r2 = 60 * SECOND + more
+    s = established(Config(r2=r2 / 1e9, close_timeout=60))
     s.send(1)
     s.take()
     began = s.conn.progress_at
     s.advance(0.2)
     s.close(flush=True)
     s.take()
-    assert s.conn.progress_at == min(s.now, began + more)
+    assert s.conn.progress_at == began
+    assert give_up_at(s.conn) == min(s.now + 60 * SECOND, began + r2)
     s.abort()
     s.take()

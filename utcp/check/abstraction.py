@@ -41,6 +41,7 @@ _IGNORED: Final = frozenset(
             "ended_at",
             "closing_states",
             "progress_at",
+            "let_go_at",
             "probed_at",
             "heard_at",
             "sent_at",
@@ -200,13 +201,15 @@ def _recovery(tcb: Connection, mine: list[int]) -> tuple[Any, ...]:
     if r is None:
         return ()
     undo = r.undo_marker >= 0
-    if undo:
+    sent_again = max(r.runs.high_rxt, r.runs.una)
+    if undo or sent_again > r.runs.una:
         mine.append(r.undo_ts)
     runs = range(r.runs.count)
     sent = _ranks([r.rack_xmit_at, *(r.runs.sent_at(i) for i in runs)])
     return (
         sent[r.rack_xmit_at],
         r.runs.una,
+        sent_again,
         [(r.runs.right(i), sent[r.runs.sent_at(i)], r.runs.flags(i)) for i in runs],
         _recovery_of(r),
         undo and _undo_of(r),

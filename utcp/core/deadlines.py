@@ -67,19 +67,17 @@ def give_up_at(tcb: Tcb) -> i64:
         elif policy.connect_timeout >= 0:
             at = min(at, tcb.opened_at + policy.connect_timeout)
         return at
-    patience = patience_with(tcb)
+    at = tcb.progress_at + patience_with(tcb)
     if tcb.orphan:
-        patience = min(patience, _orphan_patience(tcb))
-    return tcb.progress_at + patience
+        at = min(at, max(tcb.progress_at, tcb.let_go_at) + _orphan_patience(tcb))
+    return at
 
 
 def count_patience_from_close(tcb: Tcb) -> None:
     """The user's close begins the time that an orphan has; for what is in flight R2 goes on all the same."""
-    longer = patience_with(tcb) - _orphan_patience(tcb)
+    tcb.let_go_at = tcb.stack.now
     if tcb.snd_una == tcb.snd_nxt:
         tcb.progress_at = tcb.stack.now
-    elif longer > 0:
-        tcb.progress_at = min(tcb.stack.now, tcb.progress_at + longer)
 
 
 def _orphan_patience(tcb: Tcb) -> i64:

@@ -69,6 +69,7 @@ class Tcb:
         "keepalive_probes",
         "key",
         "last_ack_sent",
+        "let_go_at",
         "linger_at",
         "lingering",
         "listener",
@@ -275,6 +276,7 @@ class Tcb:
 
         # Closing
         self.orphan: bool = False  # the user has closed: the engine owns what is left
+        self.let_go_at: i64 = 0  # ... since when
         self.flushing: bool = False  # close(flush=True): unacknowledged data comes before any RST
         self.reset_when_flushed: bool = False
         self.lingering: bool = False  # lingering_close: arriving data is discarded, and no reason for a RST
