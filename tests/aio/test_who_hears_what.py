@@ -10,9 +10,11 @@ import pytest
 
 import utcp
 from aio.protocols import HOST
+from support.patience import until
 
+State = utcp.State
 NOTHING: Final = "returns"
-PATIENCE: Final = 0.3  # seconds of user timeout, and after which a call counts as waiting
+WAITS: Final = 0.2  # seconds after which a call counts as waiting
 
 # cause -> what came first, a further read, write, drain, drained, wait_closed
 TABLE: Final = {
@@ -27,10 +29,18 @@ TABLE: Final = {
 }
 
 
+# What our end comes to by that; by the others to CLOSED
+AFTERWARDS: Final = {
+    "peer's FIN": (State.CLOSE_WAIT,),
+    "our write_eof": (State.FIN_WAIT_2,),
+    "our close": (State.FIN_WAIT_2, State.TIME_WAIT),
+}
+
+
 async def outcome(call: Awaitable[Any]) -> Any:
     """What a call returned, the name of what it raised, or that it waits."""
     task = asyncio.ensure_future(call)
-    done, _ = await asyncio.wait([task], timeout=PATIENCE)
+    done, _ = await asyncio.wait([task], timeout=WAITS)
     if not done:
         task.cancel()
         return "waits"
@@ -45,7 +55,7 @@ async def test_who_hears_what(cause: str) -> None:
     accepted: asyncio.Queue[tuple[utcp.StreamReader, utcp.StreamWriter]] = asyncio.Queue()
     endpoint = await utcp.Endpoint.create((HOST, 0))
     await utcp.start_server(lambda *streams: accepted.put_nowait(streams), endpoint=endpoint)
-    config = utcp.Config(user_timeout=PATIENCE)
+    config = utcp.Config(user_timeout=0.3 if cause == "time-out" else None)
     reader, writer = await utcp.open_connection(HOST, endpoint.local_addr[1], config=config)
     _, peer = await accepted.get()
     peer.write(b"before")
@@ -67,7 +77,7 @@ async def test_who_hears_what(cause: str) -> None:
         endpoint.abandon()  # its socket is gone, and nobody says so
         writer.write(b"anybody?")
         await writer.transport.closed()
-    await asyncio.sleep(0.05)
+    await until(lambda: writer.transport.state in AFTERWARDS.get(cause, (State.CLOSED,)))
 
     first, *rest = TABLE[cause]
     assert await reader.read(100) == first
