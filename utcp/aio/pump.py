@@ -53,6 +53,7 @@ class Pump:
         "_context",
         "_datagrams",
         "_ecn",
+        "_holding",
         "_path",
         "_path_of",
         "_path_until",
@@ -93,6 +94,7 @@ class Pump:
         self.protocol_buffered = False
         self._datagrams = datagrams
         self._ecn = False  # it reports ECN fields
+        self._holding = False  # the engine holds ACKs, and ``_on_answered`` will come
         self._context = contextvars.copy_context()
         self._again: list[Channel] = []
         self._arrived_by: Path | None = None  # the last buffer
@@ -160,7 +162,7 @@ class Pump:
     def flush(self) -> None:
         """Send what is due now. Makes no callbacks."""
         self._calls = 0
-        self._transmit(self.clock())
+        self._transmit(self.clock(), True)
         self.schedule()
 
     def schedule(self) -> None:
@@ -215,6 +217,11 @@ class Pump:
         self._scheduled = False
         self._pump()
 
+    def _on_answered(self) -> None:
+        """The tasks that callbacks had woken have run."""
+        self._holding = False
+        self._pump(False)
+
     # The steps
 
     def _drain(self) -> int:
@@ -244,7 +251,7 @@ class Pump:
                 return buffers
             if segments >= FLUSH_SEGMENTS:
                 segments = 0
-                self._turn(now)
+                self._turn(now, True)
                 now = self.clock()
         self._turns_behind = 0
         if self._datagrams.has_reports:
@@ -271,25 +278,34 @@ class Pump:
         deadline = self.engine.next_timeout()
         return self.engine.connection_count() <= FEW_CONNECTIONS and (deadline is None or deadline > now)
 
-    def _pump(self) -> None:
+    def _pump(self, patient: bool = True) -> None:
         if self._pumping:
             return
-        self._turn(self.clock())
+        self._turn(self.clock(), patient)
         if self._conditions:
             self._check_conditions()
         if self.open:
+            if self.engine.stack.held_acks and not self._holding and not self._blocked:
+                self._holding = True
+                self.loop.call_soon(self._on_answered, context=self._context)  # behind the tasks that were woken
             self._arm()
 
-    def _turn(self, now: int) -> None:
-        """Callbacks until there is nothing to tell, each round's segments leaving before the next round."""
+    def _turn(self, now: int, patient: bool) -> None:
+        """Callbacks until there is nothing to tell, each round's segments leaving before the next round.
+
+        ``patient``: tasks run before the next turn, and their answers may carry ACKs. That is for many connections;
+        where there are few, whoever looks at what they send sees each ACK at its time.
+        """
         if self._pumping:
             return
         self._pumping = True
         more = True
+        stack = self.engine.stack
+        patient = patient and (len(stack.dirty) > FEW_CONNECTIONS or len(stack.held_acks) > 0)
         try:
             for _ in range(ROUNDS):
                 more = self._call_back()
-                self._transmit(now)
+                self._transmit(now, patient)
                 if not more:
                     break
         finally:
@@ -362,7 +378,7 @@ class Pump:
             _transport_of(channel)
             channel.call(conn.take_ready() | CONNECTED)
 
-    def _transmit(self, now: int) -> None:
+    def _transmit(self, now: int, patient: bool) -> None:
         """Send the engine's trains; while the network is congested pull none, they would only grow old."""
         self._calls = 0
         if self._blocked or not self.open:
@@ -373,7 +389,7 @@ class Pump:
             self._datagrams.report_ecn()
         if not engine.pending():
             return
-        for train in engine.transmit(now):
+        for train in engine.transmit(now, patient):
             local: Any = train.route.local
             peer: Any = train.route.peer
             self._send(train.payload(), train.segment_size, train.ecn, local, peer)

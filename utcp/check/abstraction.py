@@ -32,6 +32,7 @@ _DEADLINES: Final = (
 _IGNORED: Final = frozenset(
     {
         *("stack", "route", "policy", "listener", "context", "slot", "key", "path", "local_port", "remote_port"),
+        *("ack_can_wait", "ack_held"),  # of ACKs that wait for a patient driver, which the model's is not
         *("armed_at", "in_ready", "ready_bits", "train_serial", "error", "reason", "ts_offset"),
         *("bytes_in", "bytes_out", "held", "segments_in", "segments_out", "retransmissions", "syn_count"),
         *(

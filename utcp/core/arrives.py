@@ -142,6 +142,7 @@ def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
     if acceptable_ack:
         acknowledge_syn(tcb, seg)
         tcb.ack_now = True
+        tcb.ack_can_wait = True
         # Data with a SYN-ACK is left to be sent again, as in LISTEN; a FIN with it is not processed
     else:
         set_state(tcb, SYN_RECEIVED)  # simultaneous open (MUST-10)

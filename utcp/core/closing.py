@@ -183,6 +183,7 @@ def on_fin(tcb: Tcb) -> None:
     tcb.ack_now = True
     mark_ready(tcb, EOF)
     if tcb.st == ESTABLISHED:
+        tcb.ack_can_wait = True
         set_state(tcb, CLOSE_WAIT)
     elif tcb.st == FIN_WAIT_1:
         # Had this segment acknowledged our FIN, the state would be FIN-WAIT-2 by now

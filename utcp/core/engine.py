@@ -411,12 +411,21 @@ class Engine:
 
     def pending(self) -> bool:
         """Whether ``transmit`` has something to do."""
-        return len(self._stack.dirty) > 0 or self._stack.trains.segments > 0
+        stack = self._stack
+        return len(stack.dirty) > 0 or stack.trains.segments > 0 or len(stack.held_acks) > 0
 
-    def transmit(self, now: i64) -> list[Train]:
-        """Build what is due and hand out the trains, in the order in which they must leave."""
+    def transmit(self, now: i64, patient: bool = False) -> list[Train]:
+        """Build what is due and hand out the trains, in the order in which they must leave.
+
+        ``patient``: the users of many connections are about to answer, and the caller is back soon after that, not
+        patient any more. Till then the ACK of a SYN-ACK, or of a FIN in ESTABLISHED, waits for another segment of its
+        connection to carry it.
+        """
         stack = self._stack
         stack.now = max(stack.now, now)
+        stack.patient = patient
+        if not patient and stack.held_acks:
+            _release_acks(stack)
         if stack.failed:
             _end_failed(stack)
         while stack.dirty:
@@ -439,6 +448,15 @@ class Engine:
     @max_train_segments.setter
     def max_train_segments(self, limit: int) -> None:
         self._stack.trains.max_segments = max(1, limit)
+
+
+def _release_acks(stack: Stack) -> None:
+    """No answer has carried them: they leave on their own."""
+    held = stack.held_acks
+    stack.held_acks = []
+    for tcb in held:
+        if tcb.ack_held:
+            mark_dirty(tcb)
 
 
 def _end_failed(stack: Stack) -> None:

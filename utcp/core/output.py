@@ -85,8 +85,18 @@ def output(tcb: Tcb) -> None:
             tcb.dup_acks_due -= 1
             send_ack(tcb)
     elif tcb.ack_now:
-        send_ack(tcb)
+        if tcb.ack_can_wait and tcb.stack.patient:
+            _hold_ack(tcb)
+        else:
+            send_ack(tcb)
     arm(tcb)
+
+
+def _hold_ack(tcb: Tcb) -> None:
+    """Until another segment carries it, or the driver has no more patience."""
+    if not tcb.ack_held:
+        tcb.ack_held = True
+        tcb.stack.held_acks.append(tcb)
 
 
 # Segments
@@ -149,6 +159,8 @@ def send_probe(tcb: Tcb) -> None:
 
 def send_reset(tcb: Tcb) -> None:
     """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=RST,ACK> on a connection of ours (RFC 9293 3.10.5)."""
+    if tcb.ack_held:
+        send_ack(tcb)  # first: to the peer we may still be in the handshake, and its user be told of nothing
     tcb.stack.counters.resets_out += 1
     _emit(tcb, tcb.snd_nxt, RST | ACK, 0, 0, False)
 
@@ -224,6 +236,8 @@ def _tell(tcb: Tcb, train: Train, size: i64, retransmission: bool) -> None:
 def _acknowledged(tcb: Tcb) -> None:
     """A segment that carries our ACK has been built: nothing is owed any more."""
     tcb.ack_now = False
+    tcb.ack_can_wait = False
+    tcb.ack_held = False
     tcb.unacked_in = 0
     tcb.delack_at = NEVER
     tcb.dsack = None

@@ -57,6 +57,8 @@ class Stack:
         self.hash_seed: i64 = hash_seed
         self.connections: ConnectionTable = ConnectionTable(hash_seed)
         self.dirty: list[Tcb] = []  # those for which ``output`` has something to look at
+        self.patient: bool = False  # ACKs that can wait do: see ``Engine.transmit``
+        self.held_acks: list[Tcb] = []  # whose do
         self.ready: list[Tcb] = []
         self.ready_listeners: list[Listener] = []
         self.orphans: i64 = 0

@@ -31,6 +31,8 @@ class Tcb:
 
     # Interpreted, a dict for each of this many attributes would be three times the size
     __slots__ = (
+        "ack_can_wait",
+        "ack_held",
         "ack_now",
         "adopted_timeout",
         "armed_at",
@@ -226,6 +228,8 @@ class Tcb:
         self.dirty: bool = False
         self.syn_due: bool = False
         self.ack_now: bool = False
+        self.ack_can_wait: bool = False  # it is for a SYN-ACK or a FIN: the user is likely to answer
+        self.ack_held: bool = False  # ... and does wait, in ``stack.held_acks``
         self.dsack: tuple[int, int] | None = None  # what came twice, for the next ACK to say (RFC 2883)
         self.dup_acks_due: i64 = 0  # one for each out-of-order segment (RFC 5681 4.2)
         self.unacked_in: i64 = 0  # bytes received since the last ACK we sent

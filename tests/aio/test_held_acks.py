@@ -1,0 +1,75 @@
+"""What many tasks answer carries the ACKs of what they answer to; where there are few, these leave before."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import utcp
+from aio.protocols import HOST, Accepted
+from support.patience import until
+
+MANY = 32
+
+
+async def lifecycles(count: int) -> int:
+    """So many at once over streams, both ends on one endpoint; the segments that all of them took."""
+
+    async def handle(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+    async with await utcp.Endpoint.create((HOST, 0), config=utcp.Config(msl=0.05)) as endpoint:
+        server = await utcp.start_server(handle, HOST, endpoint.local_addr[1], endpoint=endpoint)
+
+        async def live() -> utcp.CloseInfo:
+            reader, writer = await utcp.open_connection(HOST, endpoint.local_addr[1], endpoint=endpoint)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            return await writer.transport.closed()
+
+        infos = await asyncio.gather(*[live() for _ in range(count)])
+        assert {(info.reason, info.retransmissions) for info in infos} == {("graceful", 0)}
+        segments = endpoint.stats().counters.segments_out
+        server.close()
+        return segments
+
+
+async def test_few_and_many() -> None:
+    assert await lifecycles(1) == 7  # each ACK of the textbook on its own
+    assert await lifecycles(MANY) < 6 * MANY
+
+
+@pytest.mark.parametrize("count", [1, MANY])
+async def test_nobody_answers(count: int) -> None:
+    """The handshakes are completed all the same."""
+    accepted = Accepted()
+    async with await utcp.Endpoint.create((HOST, 0)) as endpoint:
+        server = await utcp.create_server(accepted, HOST, endpoint.local_addr[1], endpoint=endpoint)
+        made = [endpoint.create_connection(asyncio.Protocol, HOST, endpoint.local_addr[1]) for _ in range(count)]
+        await asyncio.gather(*made)
+        await until(lambda: endpoint.stats().states[utcp.State.ESTABLISHED] == 2 * count)
+        assert endpoint.stats().counters.segments_out == 3 * count
+        server.close()
+        endpoint.abort()
+
+
+async def test_abort_right_after_connecting() -> None:
+    """The other side hears of each connection, and of its reset."""
+    accepted = Accepted()
+    async with await utcp.Endpoint.create((HOST, 0)) as endpoint:
+        server = await utcp.create_server(accepted, HOST, endpoint.local_addr[1], endpoint=endpoint)
+
+        async def live() -> None:
+            transport, _ = await endpoint.create_connection(asyncio.Protocol, HOST, endpoint.local_addr[1])
+            transport.abort()
+
+        await asyncio.gather(*[live() for _ in range(MANY)])
+        for _ in range(MANY):
+            recorder = await asyncio.wait_for(accepted.get(), 5)
+            with pytest.raises(ConnectionResetError):
+                raise await recorder.lost or AssertionError
+        server.close()
