@@ -134,3 +134,10 @@ class ConnectionTable:
         for i in range(len(keys)):
             if keys[i] != _FREE:
                 self._put(keys[i], i64(slot_of[i]))
+
+
+if hasattr(ConnectionTable.get, "__code__"):
+    # Interpreted. What packed numbers save, computing with them costs many times over
+    from utcp.core.interpreted import DictTable
+
+    globals()["ConnectionTable"] = DictTable
