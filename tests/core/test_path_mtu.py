@@ -315,6 +315,31 @@ class TestLostMtuProbe:
         assert probes(s) == (1, 1)
         assert sizes(s)[0] == BASE
 
+    def test_another_loss_beside_a_part_of_it_is_congestion(self) -> None:
+        """Less of it is lost than it had: what is excused is no more than that."""
+        s = probing(connected(Config(congestion_control="reno", pacing=False, tlp=False, nodelay=True)))
+        s.send(500)
+        s.expect("P. seq=a+6172 ack=b len=500")
+        s.send(3 * BASE)
+        assert sizes(s) == [BASE] * 3
+        s.advance(RTT)
+        s.recv(". seq=b ack=a+1180 sack=a+1680:a+6172,a+6672:a+10212")
+        assert s.engine.counters.fast_recoveries == 1
+        assert probes(s) == (1, 1)
+        assert sizes(s) == [500, 500]
+
+    def test_a_part_of_it_is_none(self) -> None:
+        """Its head was sent again, and arrives; its tail is found lost then."""
+        s = probing(connected(Config(congestion_control="reno", pacing=False, tlp=False)))
+        r = s.conn.recovery
+        assert r is not None
+        r.runs.sent_again(r.mtu_probe, r.mtu_probe + 500, s.now)
+        s.advance(RTT)
+        s.recv(". seq=b ack=a+1180 sack=a+2632:a+6172")
+        assert s.engine.counters.fast_recoveries == 0
+        assert probes(s) == (1, 1)
+        assert sum(sizes(s)) == PROBE - 500
+
     def test_three_of_a_size_and_a_smaller_one_is_tried(self) -> None:
         s = connected()
         confirmed(s)

@@ -146,6 +146,10 @@ class Both:
             beyond = next((s.left for s in self.segments if s.left > lost[0].left and not s.flags & LOST), self.nxt)
             for limit in (lost[0].left + 1, beyond - 1, beyond, beyond + 1):
                 assert runs.lost_until(i, limit) == min(beyond, limit)
+        third = (self.nxt - self.una) // 3
+        left, right = self.una + third, self.nxt - third
+        within = (min(s.right, right) - max(s.left, left) for s in lost)
+        assert runs.lost_within(left, right) == sum(max(n, 0) for n in within)
         if self.segments and not self.segments[-1].flags & SACKED:
             assert runs.last_segment() == self.segments[-1].left
         first = self.segments[0] if self.segments else Segment(0, 0, 0)

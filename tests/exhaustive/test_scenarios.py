@@ -38,7 +38,7 @@ STATES = {
     "refused": (10, 7),
     "listener-closing": (37, 172),
     "listener-closing-first": (68, 17),
-    "endpoint-closing": (726, 563),
+    "endpoint-closing": (735, 563),
 }
 
 

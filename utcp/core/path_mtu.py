@@ -15,7 +15,7 @@ from utcp.core.handshake import TIMESTAMPS_SIZE, limited_mss, set_smss
 from utcp.core.mtu_search import BASE, ERROR, ETHERNET, SEARCH_COMPLETE, MtuSearch
 from utcp.core.paths import Path, minimum_payload, mtu_of_payload, payload_of_mtu
 from utcp.core.recovery_state import NONE, OPEN, Recovery, open_scoreboard
-from utcp.core.scoreboard import LOST, SACKED
+from utcp.core.scoreboard import SACKED
 from utcp.core.stack import NEVER, Stack, connection_key
 from utcp.core.states import ESTABLISHED, SYN_RECEIVED
 from utcp.core.tcb import Tcb, mark_dirty
@@ -93,12 +93,9 @@ def on_probe_ack(tcb: Tcb, r: Recovery) -> None:
 
 def lost_probe(tcb: Tcb, r: Recovery) -> i64:
     """Losses have been found: how many bytes of them are a probe's, which say nothing of congestion (RFC 8899 3)."""
-    runs = r.runs
-    i = runs.find(max(r.mtu_probe, runs.una))
-    if i == runs.count or not runs.flags(i) & LOST:
-        return 0
-    n = r.mtu_probe_end - r.mtu_probe
-    give_up_probe(tcb, r)
+    n = r.runs.lost_within(r.mtu_probe, r.mtu_probe_end)
+    if n > 0:
+        give_up_probe(tcb, r)
     return n
 
 

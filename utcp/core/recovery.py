@@ -94,8 +94,7 @@ def find_losses(tcb: Tcb, r: Recovery) -> i64:
         # RFC 6582 3.2, step 2: not for what the last recovery has sent twice
         lost = r.runs.lose_first(tcb.smss)
     if lost > 0 and r.mtu_probe != NONE:
-        of_probe = lost_probe(tcb, r)
-        lost -= min(lost, of_probe)  # a part of it may have been sent again, or have arrived
+        lost -= lost_probe(tcb, r)
     if lost > 0 and r.phase == OPEN:
         _enter_recovery(tcb, r)
     return lost

@@ -98,6 +98,16 @@ class Scoreboard:
             i += 1
         return min(self.right(i), limit)
 
+    def lost_within(self, left: i64, right: i64) -> i64:
+        """Bytes of [left, right) that wait to be sent again."""
+        n: i64 = 0
+        i = self.find(left)
+        while i < self.count and self.left(i) < right:
+            if self.flags(i) & LOST:
+                n += min(self.right(i), right) - max(self.left(i), left)
+            i += 1
+        return n
+
     def last_segment(self) -> i64:
         """Left edge of the segment with the highest sequence numbers (there must be one)."""
         i = self.count - 1
