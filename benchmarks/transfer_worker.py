@@ -126,6 +126,9 @@ class TransferClient(Client):
         super().__init__(stack, workload, ports)
         self._protocol = Sender if workload.kind == "bulk" else Requester
 
+    def anything_measured(self) -> bool:
+        return self.tally.anything_done() if self._protocol is Sender else super().anything_measured()
+
     def start(self) -> list[asyncio.Task[None]]:
         self.live = self.workload.in_flight
         return [asyncio.ensure_future(self._open()) for _ in range(self.live)]

@@ -18,6 +18,7 @@ from benchmarks.stacks import Handler, Stack, make_stack
 from benchmarks.workload import Report, Workload
 
 SAMPLE_EVERY = 8  # lifecycles whose duration is kept: taking the time twice is not free
+SOMETHING_WITHIN = 10.0  # seconds that the measured interval goes on for while nothing is completed in it
 FINISH_WITHIN = 5.0  # seconds for the last lifecycles, once no more are begun
 TIME_WAIT_WITHIN = 5.0  # a longer 2MSL is not waited out at the end
 
@@ -32,6 +33,19 @@ class Tally:
         self._stack = stack
         asyncio.get_running_loop().set_exception_handler(self.handle_exception)
         self._marks: list[tuple[float, int, float, dict[str, int]]] = []
+
+    async def measure(self, begin: float, end: float, measured: Callable[[], bool]) -> None:
+        """Mark the interval. Where nothing is ``measured`` by its end it lasts longer, until there is something."""
+        await sleep_until(begin)
+        self.latencies_ns.clear()
+        self.mark()
+        await sleep_until(end)
+        await until(measured, SOMETHING_WITHIN)
+        self.mark()
+
+    def anything_done(self) -> bool:
+        """Since the interval began."""
+        return self.done > self._marks[0][1]
 
     def mark(self) -> None:
         self._marks.append((time.monotonic(), self.done, cpu_seconds(), self._stack.counters()))
@@ -137,6 +151,10 @@ class Client:
     def sample_time(self) -> int:
         """Now, in nanoseconds, for a lifecycle whose duration is kept; 0 for the others."""
         return 0 if self._turn % SAMPLE_EVERY else time.monotonic_ns()
+
+    def anything_measured(self) -> bool:
+        """Whether something was completed in the measured interval, and how long it took is known."""
+        return self.tally.anything_done() and bool(self.tally.latencies_ns)
 
     def complete(self, started: int, error: BaseException | None) -> None:
         if error is not None:
@@ -252,11 +270,7 @@ async def drive(client: Client) -> None:
     stdin = await open_stdin()
     begin, end = map(float, (await stdin.readline()).split())
     tasks = client.start()
-    await sleep_until(begin)
-    client.tally.latencies_ns.clear()
-    client.tally.mark()
-    await sleep_until(end)
-    client.tally.mark()
+    await client.tally.measure(begin, end, client.anything_measured)
     time_wait = stack.time_wait()
     client.stopping = True
     await until(lambda: client.live == 0, FINISH_WITHIN)
@@ -271,10 +285,7 @@ async def drive(client: Client) -> None:
 
 async def at_interval(stdin: asyncio.StreamReader, tally: Tally) -> None:
     begin, end = map(float, (await stdin.readline()).split())
-    await sleep_until(begin)
-    tally.mark()
-    await sleep_until(end)
-    tally.mark()
+    await tally.measure(begin, end, tally.anything_done)
 
 
 async def sleep_until(instant: float) -> None:

@@ -88,14 +88,13 @@ def test_a_capture_that_is_cut_short(tmp_path: Path) -> None:
 def test_a_batched_run(payload: int, fewest: int, tmp_path: Path) -> None:
     path = tmp_path / "run.pcapng"
     workload = Workload(
-        in_flight=128, seconds=0.3, warmup=0.1, msl=0.1, payload=payload, connect="direct", pcap=str(path)
+        in_flight=128, seconds=0.3, warmup=0.1, msl=30.0, payload=payload, connect="direct", pcap=str(path)
     )
     outcome = asyncio.run(run_once(workload, PEERS["utcp"]))
     found = read(path)
     assert (outcome.errors, outcome.unfinished) == (0, 0)
-    assert found.lifecycles == found.complete >= 256
-    assert found.fewest >= fewest
-    assert found.most <= 2 * fewest + outcome.retransmissions
+    assert found.lifecycles == found.complete >= 128
+    assert fewest <= found.fewest <= 2 * fewest
     assert found.strangers == 0
     if sys.platform == "linux":  # it was batched: several segments a system call
         assert outcome.counters["segments_out"] > 2 * outcome.counters["send_calls"]

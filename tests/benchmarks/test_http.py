@@ -27,7 +27,7 @@ async def test_utcp_carries_the_requests(loop: str, keep_alive: bool) -> None:
     if keep_alive:
         assert both_sides <= 2 * 4  # both sides of one for each request in flight, at most
     else:
-        assert both_sides > 1.5 * outcome.rate * 0.3
+        assert both_sides >= 2 * (outcome.rate * 0.3 - 4)  # each has one, though it may have begun before
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
