@@ -15,8 +15,18 @@ from typing import Any
 
 import pytest
 
-from utcp.aio import icmp
-from utcp.aio.datagrams import LINUX, MAX_QUESTIONS, MAX_SEND_SEGMENTS, MIN_LINK_MTU, Received, UdpSocket
+from utcp.aio import datagrams, icmp
+from utcp.aio.addresses import Address
+from utcp.aio.datagrams import (
+    LINUX,
+    MAX_QUESTIONS,
+    MAX_ROUTES,
+    MAX_SEND_SEGMENTS,
+    MIN_LINK_MTU,
+    ROUTE_LASTS,
+    Received,
+    UdpSocket,
+)
 from utcp.aio.routes import Route
 from utcp.core.paths import PathError
 
@@ -238,6 +248,65 @@ def test_the_link_s_mtu_is_the_system_s_word_within_bounds(sockets: tuple[UdpSoc
     assert set(found) <= {0, lo}
     ours.route(("127.2.0.1", 1))  # whom we want to talk to
     assert ours.link_mtu(ours.local, ("127.2.0.1", 1)) == lo
+
+
+class System:
+    """Counts the questions about routes, and has a clock of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        self.asked: list[str] = []
+        self.mtu = 1500
+        monkeypatch.setattr(datagrams, "find_route", self._find_route)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+
+    def _find_route(self, family: int, peer: Address, local: Address | None) -> Route:
+        self.asked.append(peer[0])
+        return Route(HOST, self.mtu)
+
+
+def strangers(n: int, first: int = 0) -> list[Address]:
+    return [(f"10.{i >> 16}.{i >> 8 & 255}.{i & 255}", 1) for i in range(first, first + n)]
+
+
+def test_routes_that_have_expired_together_are_asked_for_little_by_little(
+    sockets: tuple[UdpSocket, UdpSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is not asked about has no other answer than before, nor an old one."""
+    ours, system = sockets[0], System(monkeypatch)
+    peers = strangers(3 * MAX_QUESTIONS)
+    for peer in peers:
+        ours.route(peer)
+    assert [ours.link_mtu(ours.local, peer) for peer in peers] == [1500] * len(peers)
+    assert len(system.asked) == len(peers)
+    system.now += ROUTE_LASTS
+    system.asked.clear()
+    system.mtu = 1400
+    for second in (1, 2, 3):
+        found = [ours.link_mtu(ours.local, peer) for peer in peers]
+        assert len(system.asked) == second * MAX_QUESTIONS
+        assert found == [1400] * second * MAX_QUESTIONS + [0] * (3 - second) * MAX_QUESTIONS
+        system.now += 1
+
+
+def test_no_more_routes_are_remembered_than_that_and_the_oldest_goes_first(
+    sockets: tuple[UdpSocket, UdpSocket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, system = sockets[0], System(monkeypatch)
+    first, second, *others = strangers(MAX_ROUTES)
+    for peer in (first, second, *others):
+        ours.route(peer)
+        system.now += 1 / 1024  # which is exact
+    system.now += ROUTE_LASTS - MAX_ROUTES / 1024
+    ours.route(first)  # has expired: now it is the youngest
+    system.asked.clear()
+    ours.route(("11.0.0.1", 1))
+    for peer in (first, *others):
+        ours.route(peer)
+    assert system.asked == ["11.0.0.1"]
+    ours.route(second)
+    assert system.asked == ["11.0.0.1", second[0]]
+    assert len(ours._routes) == MAX_ROUTES
 
 
 def test_a_route_is_asked_for_anew_after_a_while(sockets: tuple[UdpSocket, UdpSocket]) -> None:

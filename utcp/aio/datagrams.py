@@ -340,7 +340,7 @@ class UdpSocket:
         return self._known_mtu(peer)
 
     def link_mtu(self, local: Address, peer: Address) -> int:
-        if not self._whole or (_host(peer) not in self._routes and not self._may_ask()):
+        if not self._whole or (self._remembered(_host(peer)) is None and not self._may_ask()):
             return 0
         mtu = self._known_mtu(peer)
         return max(mtu, MIN_LINK_MTU) if mtu > 0 else 0
@@ -407,19 +407,23 @@ class UdpSocket:
     # The way to a peer
 
     def _route(self, peer: Address) -> Route:
-        key = _host(peer)
-        now = time.monotonic()
-        known = self._routes.get(key)
-        if known is not None and now < known[1]:
-            return known[0]
-        if len(self._routes) >= MAX_ROUTES:
-            self._routes.clear()
-        route = find_route(self.family, peer, None if self._wildcard else self.local)
-        self._routes[key] = (route, now + ROUTE_LASTS)
+        host = _host(peer)
+        route = self._remembered(host)
+        if route is None:
+            route = find_route(self.family, peer, None if self._wildcard else self.local)
+            self._routes.pop(host, None)  # the oldest shall be the first
+            if len(self._routes) >= MAX_ROUTES:
+                del self._routes[next(iter(self._routes))]
+            self._routes[host] = (route, time.monotonic() + ROUTE_LASTS)
         return route
 
+    def _remembered(self, host: Address) -> Route | None:
+        """The system's answer, unless it is too old."""
+        known = self._routes.get(host)
+        return known[0] if known is not None and time.monotonic() < known[1] else None
+
     def _may_ask(self) -> bool:
-        """Whether the system shall be asked for the way to a stranger."""
+        """Whether the system shall be asked for the way to somebody who has sent us a datagram."""
         now = time.monotonic()
         if now >= self._questions_until:
             self._questions_until = now + 1.0
