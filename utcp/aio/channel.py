@@ -93,7 +93,10 @@ class Channel:
             self.reading = True
             self._look_again()
 
-    def write(self, data: bytes | bytearray | memoryview, urgent: bool = False) -> None:
+    def write(self, data: Any, urgent: bool = False) -> None:
+        size = self.size_to_write(data)
+        if size == 0:
+            return
         conn = self.conn
         pump = self.pump
         try:
@@ -106,11 +109,25 @@ class Channel:
         except OSError:
             self._write_in_vain()
             return
-        self.written += len(data) if not isinstance(data, memoryview) else data.nbytes
+        self.written += size
         pump.touch()
         if conn.send_queue_size > self.high_water:
             pump.flush()  # as asyncio tries to send before it pauses
         self.pause_if_full()
+
+    def size_to_write(self, data: Any) -> int:
+        """How many bytes ``data`` has. Raises TypeError if it is not bytes-like, RuntimeError after ``write_eof``."""
+        if isinstance(data, bytes):
+            size = len(data)
+        elif isinstance(data, memoryview):
+            size = data.nbytes
+        elif isinstance(data, bytearray):
+            size = len(data)
+        else:
+            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
+        if self.eof_written:
+            raise RuntimeError("Cannot call write() after write_eof()")
+        return size
 
     def write_eof(self) -> None:
         if self.closing or self.eof_written:

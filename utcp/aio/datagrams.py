@@ -62,6 +62,8 @@ ECN_DATA: Final = frozenset(
     }
 )
 
+NO_ANCILLARY: Final[list[tuple[int, int, bytes]]] = []
+
 # The outcomes of one system call
 SENT: Final = 0
 BLOCKED: Final = 1
@@ -305,6 +307,8 @@ class UdpSocket:
 
     def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
         size = len(payload)
+        if size <= segment_size:
+            return 0 if self._send_one(payload, 0, local, peer, ecn) == BLOCKED else size
         sent = 0
         while sent < size:
             count = -(-(size - sent) // segment_size)
@@ -466,7 +470,7 @@ class UdpSocket:
 
     def _send_one(self, data: bytes, batch_size: int, local: Address, peer: Address, ecn: int) -> int:
         """One system call, again when it reports somebody else's error. ``batch_size`` 0: a single datagram."""
-        ancillary = self._source(local[0]) if self._wildcard else []
+        ancillary = self._source(local[0]) if self._wildcard else NO_ANCILLARY
         if batch_size:
             ancillary = [*ancillary, (SOL_UDP, UDP_SEGMENT, struct.pack("=H", batch_size))]
         if ecn:

@@ -21,6 +21,7 @@ from utcp.core.config import Config
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.paths import Path
+from utcp.core.stack import NEVER
 from utcp.core.states import CONNECTED
 
 RECEIVE_BUDGET: Final = 64  # buffers a turn, so that a flood leaves the loop to others
@@ -58,6 +59,7 @@ class Pump:
         "_path_of",
         "_path_until",
         "_pumping",
+        "_receive",
         "_scheduled",
         "_timer",
         "_timer_at",
@@ -105,10 +107,11 @@ class Pump:
         self._path_of: Address = ()
         self._path_until: i64 = 0
         self._pumping = False
+        self._receive = datagrams.receive
         self._scheduled = False
         self._turns_behind = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0
+        self._timer_at: i64 = 0
         datagrams.attach(loop, self._on_readable)
 
     # For channels and endpoints
@@ -177,7 +180,8 @@ class Pump:
         self.schedule()
 
     def when(self, condition: Callable[[], bool], action: Callable[[], object]) -> None:
-        """Call ``action`` once, when ``condition`` holds at the end of a turn."""
+        """Call ``action`` once, when ``condition`` holds at the end of a turn: one that only ever holds when no channel
+        or no connection is left, for else it is not looked at."""
         self._conditions.append((condition, action))
         self.schedule()
 
@@ -194,7 +198,7 @@ class Pump:
         self.wakeups += 1
         if self._drain() == 0 or self._datagrams.has_reports:
             self._hear_errors()
-        self._pump()
+        self._pump(self.engine.stack.now)
 
     def _on_timer(self) -> None:
         self.wakeups += 1
@@ -202,7 +206,7 @@ class Pump:
         self._drain()
         if self._datagrams.has_reports:
             self._hear_errors()
-        self._pump()
+        self._pump(self.engine.stack.now)
 
     def _on_writable(self) -> None:
         self.wakeups += 1
@@ -211,16 +215,16 @@ class Pump:
             self._send(*batch)
         if not self._blocked:
             self._datagrams.wait_writable(None)
-            self._pump()
+            self._pump(self.clock())
 
     def _on_scheduled(self) -> None:
         self._scheduled = False
-        self._pump()
+        self._pump(self.clock())
 
     def _on_answered(self) -> None:
         """The tasks that callbacks had woken have run."""
         self._holding = False
-        self._pump(False)
+        self._pump(self.clock(), False)
 
     # The steps
 
@@ -231,8 +235,8 @@ class Pump:
         not retransmit what has long been acknowledged, or take for lost in silence what a router has complained of.
         """
         engine = self.engine
-        receive = self._datagrams.receive
-        now = self.clock()
+        receive = self._receive
+        now: i64 = self.clock()
         buffers = segments = 0
         while self.open:
             if buffers == RECEIVE_BUDGET:
@@ -269,20 +273,19 @@ class Pump:
             self._arrived_by = path
         return path.index
 
-    def _hardly_busy(self, now: int) -> bool:
+    def _hardly_busy(self, now: i64) -> bool:
         """Whether a lone small segment is answered before the socket is asked for more, which would wake us again.
 
         To learn that there is none costs a system call and an exception, half of what there is to do; but no
         deadline may come before what waits in the socket.
         """
-        deadline = self.engine.next_timeout()
-        return self.engine.connection_count() <= FEW_CONNECTIONS and (deadline is None or deadline > now)
+        return self.engine.connection_count() <= FEW_CONNECTIONS and self.engine.next_deadline() > now
 
-    def _pump(self, patient: bool = True) -> None:
+    def _pump(self, now: i64, patient: bool = True) -> None:
         if self._pumping:
             return
-        self._turn(self.clock(), patient)
-        if self._conditions:
+        self._turn(now, patient)
+        if self._conditions and (self.channels == 0 or self.engine.connection_count() == 0):
             self._check_conditions()
         if self.open:
             if self.engine.stack.held_acks and not self._holding and not self._blocked:
@@ -290,7 +293,7 @@ class Pump:
                 self.loop.call_soon(self._on_answered, context=self._context)  # behind the tasks that were woken
             self._arm()
 
-    def _turn(self, now: int, patient: bool) -> None:
+    def _turn(self, now: i64, patient: bool) -> None:
         """Callbacks until there is nothing to tell, each round's segments leaving before the next round.
 
         ``patient``: tasks run before the next turn, and their answers may carry ACKs. That is for many connections;
@@ -343,13 +346,15 @@ class Pump:
     def _deliver(self) -> bool:
         """As ``_call_back``, in the empty context."""
         engine = self.engine
-        listeners = engine.ready_listeners()
-        for listener in listeners:
-            self._accept(listener)
+        accepted = False
+        if engine.stack.ready_listeners:
+            accepted = True
+            for listener in engine.ready_listeners():
+                self._accept(listener)
         again = self._again
         ready = engine.ready()
         if not again and not ready:
-            return bool(listeners)
+            return accepted
         self._again = []
         try:
             for channel in again:
@@ -378,7 +383,7 @@ class Pump:
             _transport_of(channel)
             channel.call(conn.take_ready() | CONNECTED)
 
-    def _transmit(self, now: int, patient: bool) -> None:
+    def _transmit(self, now: i64, patient: bool) -> None:
         """Send the engine's trains; while the network is congested pull none, they would only grow old."""
         self._calls = 0
         if self._blocked or not self.open:
@@ -415,8 +420,8 @@ class Pump:
 
     def _arm(self) -> None:
         """One timer for everything. A deadline that moved later leaves it: it wakes, looks and is armed anew."""
-        deadline = self.engine.next_timeout()
-        if deadline is None:
+        deadline = self.engine.next_deadline()
+        if deadline == NEVER:
             return
         if self._timer is not None:
             if self._timer_at <= deadline:
@@ -424,7 +429,8 @@ class Pump:
             self._timer.cancel()
         self._timer_at = deadline
         # Rounded up to milliseconds, the tick of uvloop's clock: less would wake again and again before its time
-        wait = min(max(deadline - self.clock(), 0), MAX_SLEEP)
+        wait: int = deadline - self.clock()
+        wait = min(max(wait, 0), MAX_SLEEP)
         self._timer = self.loop.call_later(-(-wait // MILLISECOND) / 1000, self._on_timer, context=self._context)
 
     def _cancel_timer(self) -> None:

@@ -61,8 +61,7 @@ class TlsTransport(Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and queue bytes. Dropped after ``close``; RuntimeError after ``write_eof``."""
-        self._check_write(data)
-        if data:
+        if self._channel.size_to_write(data) > 0:
             self.layer.write(data)
 
     def can_write_eof(self) -> bool:

@@ -87,9 +87,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Queue bytes. Dropped after ``close``; RuntimeError after ``write_eof``."""
-        self._check_write(data)
-        if data:
-            self._channel.write(data)
+        self._channel.write(data)
 
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         self.write(b"".join(list_of_data))
@@ -160,9 +158,7 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
         The bytes stay in line. The peer's protocol hears of it by ``urgent_received(amount)``, if it has that
         method: of the bytes it gets from then on, so many are urgent; they may not all have arrived.
         """
-        self._check_write(data)
-        if data:
-            self._channel.write(data, urgent=True)
+        self._channel.write(data, True)
 
     async def drained(self) -> None:
         """Wait until every byte written so far is acknowledged by the peer's TCP.
@@ -203,12 +199,6 @@ class Transport(transports._FlowControlMixin, asyncio.Transport):
     def take_unread(self) -> bytes:
         """What arrived and was not handed over, when a connection ends whose reader has paused."""
         return self._channel.conn.receive()
-
-    def _check_write(self, data: object) -> None:
-        if not isinstance(data, (bytes, bytearray, memoryview)):
-            raise TypeError(f"data argument must be a bytes-like object, not {type(data).__name__!r}")
-        if self._channel.eof_written:
-            raise RuntimeError("Cannot call write() after write_eof()")
 
     # What asyncio's TLS and sendfile look for
 

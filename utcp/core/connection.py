@@ -53,7 +53,9 @@ class Connection(Tcb):
     @property
     def readable_bytes(self) -> int:
         queue = self.receive_queue
-        return 0 if queue is None else queue.size
+        if queue is None:
+            return 0
+        return queue.size
 
     @property
     def at_eof(self) -> bool:
@@ -103,7 +105,8 @@ class Connection(Tcb):
             raise self.error.with_traceback(None)
         if self.done or self.fin_queued or self.orphan:
             raise BrokenPipeError(errno.EPIPE, "Cannot send: the sending side is closed")
-        if not isinstance(data, (bytes, bytearray, memoryview)):
+        # bytes by itself: compiled, that is a comparison
+        if not isinstance(data, bytes) and not isinstance(data, (bytearray, memoryview)):
             raise TypeError(f"data: expected a bytes-like object, not {type(data).__name__}")
         if len(data) == 0:
             return

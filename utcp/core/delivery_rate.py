@@ -77,12 +77,21 @@ class DeliveryRate:
         if last >= self._head and records[last + _SENT_AT] == now and records[last + _DELIVERED] == self._delivered:
             records[last + _END] = end
             return
-        if self._head == len(records):
-            records = vec[i64]()
+        limited: i64 = 0
+        if self._app_limited > 0:
+            limited = 1
+        if self._head == _WORDS and len(records) == _WORDS:
+            # One record, and done with: requests and answers take turns in its place
+            records[_END] = end
+            records[_SENT_AT] = now
+            records[_DELIVERED] = self._delivered
+            records[_DELIVERED_AT] = self._delivered_at
+            records[_FIRST_SENT_AT] = self._first_sent_at
+            records[_APP_LIMITED] = limited
             self._head = 0
+            return
         records = append(append(append(records, end), now), self._delivered)
         records = append(append(records, self._delivered_at), self._first_sent_at)
-        limited: i64 = 1 if self._app_limited > 0 else 0
         self._records = append(records, limited)
 
     def on_retransmitted(self, end: i64) -> None:
@@ -163,7 +172,7 @@ class DeliveryRate:
         self._sacked = self._start
         if seq_gt(una, self._karn):
             self._karn = una
-        if head > 0 and 2 * head >= n:
+        if n > _WORDS and 2 * head >= n:
             self._records = records[head:]
             head = 0
         self._head = head

@@ -143,10 +143,11 @@ class Engine:
 
     def next_timeout(self) -> int | None:
         """When to call ``handle_timeout``, or None. Reads deadlines only; may be earlier than necessary."""
-        at = self._next_timeout()
+        at = self.next_deadline()
         return None if at == NEVER else at
 
-    def _next_timeout(self) -> i64:
+    def next_deadline(self) -> i64:
+        """As ``next_timeout``, for compiled callers: an instant that never comes for None."""
         stack = self._stack
         if self._more_expiries:
             return stack.now

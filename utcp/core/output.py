@@ -502,8 +502,9 @@ def _advertise(tcb: Tcb) -> i64:
 
 
 def _receive_room(tcb: Tcb) -> i64:
+    room = _receive_buffer(tcb)
     queue = tcb.receive_queue
-    return _receive_buffer(tcb) - (0 if queue is None else queue.size)
+    return room if queue is None else room - queue.size
 
 
 def _receive_buffer(tcb: Tcb) -> i64:
