@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -32,6 +33,7 @@ class FakeDevice:
         self._socket, self.kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.setblocking(False)
         self.kernel.settimeout(3)
+        self.refuses: set[bytes] = set()  # data of segments
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -40,6 +42,8 @@ class FakeDevice:
         return self._socket.recv(65535)
 
     def write(self, packet: bytes) -> None:
+        if self.refuses and decode(parse(packet).payload).data in self.refuses:
+            raise OSError(errno.EINVAL, "refused")
         self._socket.send(packet)
 
     def close(self) -> None:
@@ -147,7 +151,41 @@ def test_marks_both_ways(setup: Setup) -> None:
         _, ancillary, _, _ = setup.peer.socket.recvmsg(100, 100)
         assert ancillary[0][2] == (b"\x03" if ecn else b"\0")
     assert setup.fields == [0, 0, 3, 2, 3, 1, 0, 3]
+    assert setup.drops(0) == {}
     assert setup.gateway.counters.impaired == {"to-kernel marked": 2, "to-utcp marked": 1}
+
+
+def test_only_what_is_forwarded_marked_counts_as_marked(setup: Setup) -> None:
+    setup.marked = {b"lost", b"twice", b"late", b"refused"}
+    setup.rules.add(Direction.TO_KERNEL, lambda seg: seg.data == b"lost")
+    setup.rules.add(Direction.TO_KERNEL, lambda seg: seg.data == b"twice", delays=(0, 0))
+    setup.rules.add(Direction.TO_KERNEL, lambda seg: seg.data == b"late", delays=(1_000_000,))
+    setup.peer.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 2)
+    setup.peer.send(ACK, b"lost")
+    setup.peer.send(ACK, b"late")
+    assert setup.device.take().ecn == 3
+    setup.peer.send(ACK, b"twice")
+    assert [setup.device.take().ecn for _ in range(2)] == [3, 3]
+    setup.device.refuses.add(b"refused")
+    setup.peer.send(ACK, b"refused")
+    setup.peer.send(ACK, b"last")
+    assert setup.device.take().ecn == 2
+    assert setup.gateway.counters.drops == {"tun-EINVAL": 1}
+    assert setup.gateway.counters.impaired == {
+        "to-kernel lost": 1,
+        "to-kernel delayed": 1,
+        "to-kernel duplicated": 1,
+        "to-kernel marked": 3,
+    }
+
+
+def test_what_is_lost_is_captured_as_it_came(setup: Setup) -> None:
+    setup.marked = {b"lost"}
+    setup.rules.add(Direction.TO_UTCP, lambda seg: seg.data == b"lost")
+    setup.device.emit(Segment(80, 7, data=b"lost"), ecn=2)
+    assert setup.drops(0) == {}
+    assert (setup.captured[0][3], setup.fields[0]) == (["lost in the gateway"], 2)
+    assert setup.gateway.counters.impaired == {"to-utcp lost": 1}
 
 
 def test_mss_is_clamped_both_ways(setup: Setup) -> None:

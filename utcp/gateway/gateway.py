@@ -60,7 +60,10 @@ class PacketDevice(Protocol):
 
 @dataclass
 class Counters:
-    """What a gateway did. ``drops`` counts by reason, ``icmp`` the errors passed on, by direction and kind."""
+    """What a gateway did. ``drops`` counts by reason, ``icmp`` the errors passed on, by direction and kind.
+
+    ``impaired`` counts what was decided about segments; as marked only those that were forwarded so.
+    """
 
     segments_to_kernel: int = 0
     segments_to_utcp: int = 0
@@ -107,7 +110,7 @@ class Gateway:
         self._capture = capture
         self._sockets: list[UdpSocket] = []
         self._icmp = RawIcmp()
-        self._held: list[tuple[int, int, Direction, Route, bytes, int]] = []
+        self._held: list[tuple[int, int, Direction, Route, bytes, int, bool]] = []
         self._serial = count()
         self._stopping = False
         self._wake_read, self._wake_write = socket.socketpair()
@@ -194,7 +197,7 @@ class Gateway:
         segment = self._clamp(packet.payload, limit)
         self._forward(Direction.TO_UTCP, route, clear_tcp_checksum(segment), packet.ecn)
 
-    def _send_to_utcp(self, route: Route, segment: bytes, ecn: int) -> None:
+    def _send_to_utcp(self, route: Route, segment: bytes, ecn: int) -> bool:
         udp = self._sockets[route.kernel]
         try:
             udp.send(segment, route.endpoint, ecn)
@@ -206,9 +209,10 @@ class Gateway:
                 kind = PathError.PACKET_TOO_BIG  # our link is a part of the kernel's path
             if kind is not None:
                 self._pass_error_to_kernel(IcmpError(kind, mtu), route, segment)
-            return
+            return False
         self.counters.segments_to_utcp += 1
         self.counters.bytes_to_utcp += len(segment)
+        return True
 
     # From utcp to the kernel
 
@@ -235,17 +239,18 @@ class Gateway:
             raise BadPacket("too-big")
         self._forward(Direction.TO_KERNEL, route, self._clamp(segment, limit), ecn)
 
-    def _send_to_kernel(self, route: Route, segment: bytes, ecn: int) -> None:
+    def _send_to_kernel(self, route: Route, segment: bytes, ecn: int) -> bool:
         packet = route.to_kernel.packet(set_tcp_checksum(segment, route.pseudo), ecn)
         try:
             self._tun.write(packet)
         except OSError as exc:
             self.counters.drops[_error_name("tun", exc)] += 1
-            return
+            return False
         if self._capture is not None:
             self._capture(time.time_ns(), route.host, route.kernel_host, segment, None, 0, ecn)
         self.counters.segments_to_kernel += 1
         self.counters.bytes_to_kernel += len(segment)
+        return True
 
     # Both ways
 
@@ -260,17 +265,17 @@ class Gateway:
         delays = PASS if self._impair is None else self._impair(direction, segment, now)
         if delays is not PASS:
             self._count_impaired(direction, delays)
-        if self._mark is not None and ecn in (ECT_1, ECT_0) and self._mark(direction, segment):
-            self.counters.impaired[f"{direction.value} marked"] += 1
+        marked = self._mark is not None and ecn in (ECT_1, ECT_0) and self._mark(direction, segment)
+        if marked and delays:
             ecn = CE
         if self._capture is not None and direction is Direction.TO_UTCP:
             comments = None if delays else ["lost in the gateway"]
             self._capture(time.time_ns(), route.kernel_host, route.host, segment, comments, 0, ecn)
         for delay in delays:
             if delay == 0:
-                self._send(direction, route, segment, ecn)
+                self._send(direction, route, segment, ecn, marked)
             else:
-                heapq.heappush(self._held, (now + delay, next(self._serial), direction, route, segment, ecn))
+                heapq.heappush(self._held, (now + delay, next(self._serial), direction, route, segment, ecn, marked))
 
     def _count_impaired(self, direction: Direction, delays: Sequence[int]) -> None:
         if not delays:
@@ -280,11 +285,10 @@ class Gateway:
         if any(delays):
             self.counters.impaired[f"{direction.value} delayed"] += 1
 
-    def _send(self, direction: Direction, route: Route, segment: bytes, ecn: int) -> None:
-        if direction is Direction.TO_KERNEL:
-            self._send_to_kernel(route, segment, ecn)
-        else:
-            self._send_to_utcp(route, segment, ecn)
+    def _send(self, direction: Direction, route: Route, segment: bytes, ecn: int, marked: bool) -> None:
+        send = self._send_to_kernel if direction is Direction.TO_KERNEL else self._send_to_utcp
+        if send(route, segment, ecn) and marked:
+            self.counters.impaired[f"{direction.value} marked"] += 1
 
     def _timeout(self) -> float | None:
         """Seconds until the first segment that is held back has to leave."""
@@ -293,8 +297,8 @@ class Gateway:
     def _release(self) -> None:
         now = time.monotonic_ns()
         while self._held and self._held[0][0] <= now:
-            _, _, direction, route, segment, ecn = heapq.heappop(self._held)
-            self._send(direction, route, segment, ecn)
+            _, _, direction, route, segment, ecn, marked = heapq.heappop(self._held)
+            self._send(direction, route, segment, ecn, marked)
 
     # ICMP
 
