@@ -244,7 +244,7 @@ def test_an_interruption_leaves_no_process_and_a_sane_terminal(signal_number: in
     with running_on_a_terminal("--msl", "30") as (process, pids, screen):
         assert len(pids) == 2
         process.send_signal(signal_number)
-        assert process.wait(timeout=20) == code
+        assert process.wait(timeout=20) == code, screen()
         assert not any(is_running(pid) for pid in pids)
         text = screen()
         assert text.rfind("\x1b[?25h") > text.rfind("\x1b[?25l") > 0, "the cursor is back"
@@ -261,5 +261,6 @@ def test_a_process_that_dies_is_a_failure_and_ends_the_demo() -> None:
     with running_on_a_terminal("--msl", "30") as (process, pids, screen):
         os.kill(pids[1], signal.SIGKILL)
         assert process.wait(timeout=20) == 1
-        assert re.search(r"FAILED: .*ended without a result, exit code -9", screen())
+        # The other side may be found to have ended before, for it had nobody to talk to
+        assert re.search(r"FAILED: .*ended with(out a result,)? exit code -9", screen()), screen()
         assert not any(is_running(pid) for pid in pids)

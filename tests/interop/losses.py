@@ -6,12 +6,12 @@ import os
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 import pytest
 
-from interop.namespace import ip
+from interop.namespace import ip, sysctl
 from interop.net import KERNEL, UTCP, Background, Net, Pair, read_exactly
 from utcp.core.config import Config
 from utcp.gateway import Direction, Impairments, LinkQuality
@@ -20,6 +20,7 @@ from utcp.wire.segment import Segment
 SIZE: Final = 200_000
 DELAY_MS: Final = 10
 PATIENT: Final = Config(rto_min=2.0)
+UNPROBED: Final = Config(rto_min=2.0, tlp=False)
 BOTH_SENDERS: Final = pytest.mark.parametrize("sender", [UTCP, KERNEL])
 
 
@@ -35,6 +36,11 @@ def slow_path(net: Net) -> Iterator[Net]:
     finally:
         ip(route)
         net.rules.otherwise = None
+
+
+def unprobed() -> AbstractContextManager[None]:
+    """The kernel sends no tail loss probes; a busy machine that answers late calls for them (UNPROBED: nor do we)."""
+    return sysctl("net.ipv4.tcp_early_retrans", 0)
 
 
 @contextmanager

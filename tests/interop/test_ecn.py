@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 
-from interop.losses import BOTH_SENDERS, data_of, send, towards
+from interop.losses import BOTH_SENDERS, data_of, send, towards, unprobed
 from interop.matrix import Row
 from interop.namespace import sysctl, tcp_counters
 from interop.net import BOTH_ROLES, KERNEL, UTCP, Net, Pair, anything, is_syn
@@ -39,8 +39,8 @@ def asking(net: Net, opened_by: str, **options: Any) -> Iterator[Pair]:
     """A pair whose opener has asked for ECN, and nothing is left of it behind."""
     kernel = 1 if opened_by == KERNEL else 2
     ours = {"ecn": True} if opened_by == UTCP else {}
-    config = Config(**{"rto_min": 2.0, "nodelay": True, "pacing": False} | ours | options)
-    with sysctl("net.ipv4.tcp_ecn", kernel), net.pair(opened_by, config) as pair:
+    config = Config(**{"rto_min": 2.0, "tlp": False, "nodelay": True, "pacing": False} | ours | options)
+    with sysctl("net.ipv4.tcp_ecn", kernel), unprobed(), net.pair(opened_by, config) as pair:
         yield pair
         if pair.sock.fileno() >= 0:
             pair.reset_by_kernel()

@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from interop.losses import BOTH_SENDERS, DELAY_MS, connected, data_of, send, towards
+from interop.losses import BOTH_SENDERS, DELAY_MS, UNPROBED, connected, data_of, send, towards, unprobed
 from interop.matrix import Row
 from interop.namespace import tcp_counters
 from interop.net import BOTH_ROLES, KERNEL, UTCP, Net, Pair, has_data
@@ -53,7 +53,7 @@ class Repair:
 @BOTH_ROLES
 @BOTH_SENDERS
 def test_holes(slow: Net, row: Row, sender: str, opened_by: str) -> None:
-    with connected(slow, opened_by) as pair:
+    with unprobed(), connected(slow, opened_by, UNPROBED) as pair:
         repair = Repair(pair, sender)
         holes = data_of(pair, (20_000, 24_000), (60_000, 62_000), sender=sender)
         with slow.rule(towards(sender), holes, times=None) as lost:
@@ -117,7 +117,7 @@ def test_tail(slow: Net, row: Row, sender: str, opened_by: str) -> None:
 @BOTH_ROLES
 @BOTH_SENDERS
 def test_duplicates(slow: Net, row: Row, sender: str, opened_by: str) -> None:
-    with connected(slow, opened_by) as pair:
+    with unprobed(), connected(slow, opened_by, UNPROBED) as pair:
         repair = Repair(pair, sender)
         reported = {name: tcp_counters()[name] for name in ("TCPDSACKOldSent", "TCPDSACKOfoSent", "TCPDSACKRecv")}
         twice = data_of(pair, (20_000, 24_000), sender=sender)

@@ -5,6 +5,7 @@ on the wire. Where they remark on something, it is listed here with what it is.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -375,13 +376,14 @@ def test_tcptrace_and_tshark_on_the_demo(tmp_path: Path, first: str) -> None:
     capture = tmp_path / "demo.pcapng"
     command = [sys.executable, "-m", "utcp", "demo", "--msl", "0.1", "--close", first, "--drain", "5000", "--json"]
     tool("tshark")
-    subprocess.run([*command, "--pcap", str(capture)], check=True, capture_output=True, env=ENV)
+    done = subprocess.run([*command, "--pcap", str(capture)], check=True, capture_output=True, env=ENV)
     (verdict,) = tcptrace(capture)
     assert verdict.complete
-    assert verdict.syn_fin == ["1/1", "1/1"]
+    # On a machine that is busy for longer than RTO a segment may leave twice
+    if not any(segment["retransmission"] for segment in json.loads(done.stdout)["segments"]):
+        assert verdict.syn_fin == ["1/1", "1/1"]
     (frames,) = tshark(capture)
     assert remarks(frames, ERROR) == set()
-    # On a machine that is busy for longer than RTO a segment may leave twice
     assert FINS <= remarks(frames) <= FINS | LOSS
 
 
