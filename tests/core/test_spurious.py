@@ -369,6 +369,17 @@ class TestUndo:
         assert undone(s) == 0
         s.take()
 
+    def test_only_the_first_ack_of_something_new_decides(self) -> None:
+        """RFC 3522 3.2, steps 3 and 4: it was for the retransmission; that another segment was late changes nothing."""
+        s = self.recovering(TS, mss=988)
+        s.silent_for(0.1)
+        s.recv(f". seq=b ack=a+3952 sack=a+4940:a+9880 ts=7000400/{s.a_ts}")
+        s.expect(". seq=a+3952 ack=b len=988")
+        s.recv(". seq=b ack=a+4940 sack=a+5928:a+9880 ts=7000410/5000100")
+        assert undone(s) == 0
+        assert not window(s)[1]
+        s.take()
+
     def test_switched_off(self) -> None:
         s = self.recovering(config=Config(congestion_control="reno", pacing=False, undo=False))
         s.recv(". seq=b ack=a+10000 sack=a:a+1000")

@@ -65,7 +65,7 @@ class Recovery:
         # Whether the last phase was for nothing (RFC 4015, RFC 5682)
         self.undo_marker: i64 = NONE  # from here on D-SACKs are about it: SND.UNA when it began; NONE: nothing to undo
         self.undo_left: i64 = NONE  # bytes sent again that no D-SACK has reported; NONE: nothing was sent again
-        self.undo_ts: i64 = 0  # TSval of what was sent again first, and may still be in flight
+        self.undo_ts: i64 = 0  # TSval of what was sent again first, and may be in flight; 0: an ACK has decided
         self.frto: bool = False  # a time-out may still turn out to be spurious
         self.frto_new_data: bool = False  # RFC 5682 2.1, step 2b: new data first, what counts as lost waits
 

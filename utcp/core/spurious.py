@@ -47,10 +47,15 @@ def all_in_vain(r: Recovery) -> bool:
 
 
 def only_late(tcb: Tcb, r: Recovery, seg: Segment) -> bool:
-    """Eifel detection (RFC 3522 3.2): this ACK of something new echoes what was sent before anything was again."""
-    if r.undo_marker == NONE or not (tcb.ts_on and seg.ts) or seg.ts_ecr == 0:
+    """Eifel detection (RFC 3522 3.2), of an ACK of something new: the first one since something was sent again decides,
+    by whether it echoes what was sent before."""
+    if r.undo_marker == NONE or not (tcb.ts_on and seg.ts):
         return False
-    return r.undo_left != NONE and seq_lt(seg.ts_ecr, r.undo_ts)
+    if r.undo_left == NONE or r.undo_ts == 0 or seg.ts_ecr == 0:
+        return False
+    sent_again_at = r.undo_ts
+    r.undo_ts = 0
+    return seq_lt(seg.ts_ecr, sent_again_at)
 
 
 def undo(tcb: Tcb, r: Recovery) -> None:
