@@ -25,6 +25,9 @@ pytestmark = pytest.mark.timeout(120)
 COMMAND = [sys.executable, "-m", "utcp", "demo"]
 ENV = {**os.environ, "PYTHONPATH": str(Path(utcp.__file__).parents[1])}
 
+# A process that waits for a processor for longer than 2 MSL finds that its peer, which has gone, resets what it repeats
+MSL = "0.5"
+
 ACTIVE = ["SYN-SENT", "ESTABLISHED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSED"]
 PASSIVE = ["SYN-RECEIVED", "ESTABLISHED", "CLOSE-WAIT", "LAST-ACK", "CLOSED"]
 
@@ -54,7 +57,7 @@ def check_bytes(report: dict[str, Any], client: int, server: int) -> None:
 
 @pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
 def test_the_client_closes_the_server_drains_and_four_segments_end_it(loop: str) -> None:
-    report = demo_json("--msl", "0.2", "--loop", loop)
+    report = demo_json("--msl", MSL, "--loop", loop)
     check_bytes(report, 5_000, 23_000)
     assert states(report, "client") == ACTIVE
     assert states(report, "server") == PASSIVE
@@ -70,18 +73,18 @@ def test_the_client_closes_the_server_drains_and_four_segments_end_it(loop: str)
     draining = [s for s in report["segments"][fins[0] : fins[1]] if s["from"] == "server" and s["len"]]
     assert [s["len"] for s in draining if not s["retransmission"]] == [5_000] * 4
     entered, left = report["client"]["transitions"][-2:]
-    assert left["t_ms"] - entered["t_ms"] >= 2 * 200, "TIME-WAIT lasts 2 MSL"
+    assert left["t_ms"] - entered["t_ms"] >= 2000 * float(MSL), "TIME-WAIT lasts 2 MSL"
 
 
 def test_the_server_may_close_first() -> None:
-    report = demo_json("--msl", "0.1", "--close", "server", "--drain", "7")
+    report = demo_json("--msl", MSL, "--close", "server", "--drain", "7")
     check_bytes(report, 5_007, 3_000)
     assert states(report, "client") == ["SYN-SENT", *PASSIVE[1:]]
     assert states(report, "server") == ["SYN-RECEIVED", *ACTIVE[1:]]
 
 
 def test_both_may_close_at_once() -> None:
-    report = demo_json("--msl", "0.1", "--close", "both", "--drain", "70000")
+    report = demo_json("--msl", MSL, "--close", "both", "--drain", "70000")
     check_bytes(report, 5_000, 73_000)
     for side in ("client", "server"):
         assert states(report, side)[1:3] == ["ESTABLISHED", "FIN-WAIT-1"]
@@ -96,12 +99,12 @@ def test_without_anything_to_drain_the_fin_is_answered_at_once() -> None:
 
 
 def test_a_megabyte_is_drained_in_trains() -> None:
-    check_bytes(demo_json("--msl", "0.1", "--drain", "1000000"), 5_000, 1_003_000)
+    check_bytes(demo_json("--msl", MSL, "--drain", "1000000"), 5_000, 1_003_000)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_losses_both_ways_cost_time_but_no_byte(seed: int) -> None:
-    report = demo_json("--loss", "0.1", "--seed", str(seed), "--drain", "20000", "--msl", "1")
+    report = demo_json("--loss", "0.1", "--seed", str(seed), "--drain", "20000", "--msl", "2")
     check_bytes(report, 5_000, 23_000)
     lost = [segment for segment in report["segments"] if segment["lost"]]
     assert lost, "a seed without losses shows nothing"
@@ -111,7 +114,7 @@ def test_losses_both_ways_cost_time_but_no_byte(seed: int) -> None:
 
 
 def test_the_ladder_is_plain_text_where_there_is_no_terminal() -> None:
-    done = demo("--msl", "0.1")
+    done = demo("--msl", MSL)
     assert done.returncode == 0
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
@@ -132,7 +135,7 @@ def test_the_ladder_is_plain_text_where_there_is_no_terminal() -> None:
 
 
 def test_with_ecn() -> None:
-    done = demo("--msl", "0.1", "--ecn")
+    done = demo("--msl", MSL, "--ecn")
     assert done.returncode == 0
     assert re.search(r"─ SEW SYN,ECE,CWR seq=0 ─+▶.*◀ S\.E SYN,ACK,ECE seq=0 ack=1 ─", done.stdout, re.DOTALL), (
         done.stdout
@@ -153,7 +156,7 @@ def output(*command: str) -> str:
 @pytest.mark.parametrize("options", [[], ["--loss", "0.1", "--seed", "3"]], ids=["lossless", "lossy"])
 def test_tshark_and_tcptrace_see_one_complete_connection_in_the_capture(tmp_path: Path, options: list[str]) -> None:
     path = str(tmp_path / "demo.pcapng")
-    report = demo_json("--msl", "0.1", "--pcap", path, *options)
+    report = demo_json("--msl", MSL, "--pcap", path, *options)
     fields = ["tcp.stream", "tcp.srcport", "tcp.flags.syn", "tcp.flags.fin", "tcp.checksum.status", "tcp.len"]
     names = [word for name in [*fields, "_ws.malformed"] for word in ("-e", name)]
     rows = [
@@ -184,7 +187,7 @@ def test_tshark_and_tcptrace_see_one_complete_connection_in_the_capture(tmp_path
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="SKIPPED: no /dev/full on this system")
 def test_a_disk_that_fills_up_ends_the_capture_and_the_demo_goes_on_and_says_so() -> None:
-    done = demo("--msl", "0.1", "--drain", "1000", "--json", "--pcap", "/dev/full")
+    done = demo("--msl", MSL, "--drain", "1000", "--json", "--pcap", "/dev/full")
     assert json.loads(done.stdout)["ok"]
     assert done.stderr == "capture stopped: /dev/full: No space left on device\n"
     assert done.returncode == 1, "the capture that was asked for is not complete"

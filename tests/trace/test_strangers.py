@@ -374,7 +374,7 @@ def test_tcptrace_calls_every_connection_complete_with_one_syn_and_one_fin_a_sid
 @pytest.mark.parametrize("first", ["client", "server", "both"])
 def test_tcptrace_and_tshark_on_the_demo(tmp_path: Path, first: str) -> None:
     capture = tmp_path / "demo.pcapng"
-    command = [sys.executable, "-m", "utcp", "demo", "--msl", "0.1", "--close", first, "--drain", "5000", "--json"]
+    command = [sys.executable, "-m", "utcp", "demo", "--msl", "0.5", "--close", first, "--drain", "5000", "--json"]
     tool("tshark")
     done = subprocess.run([*command, "--pcap", str(capture)], check=True, capture_output=True, env=ENV)
     (verdict,) = tcptrace(capture)
