@@ -27,7 +27,7 @@ def check_ack(tcb: Tcb, seg: Segment) -> bool:
             refuse_ack(tcb.stack, tcb.route, seg)
             return False
         acknowledge_syn(tcb, seg)
-    elif not _plausible(tcb, seg):
+    elif seg.ack != tcb.snd_nxt and not _plausible(tcb, seg):
         challenge(tcb, seg)
         return False
     return process_ack(tcb, seg)
@@ -60,17 +60,20 @@ def process_ack(tcb: Tcb, seg: Segment) -> bool:
     """SEG.ACK on a synchronized connection, already found plausible. Returns whether to go on."""
     tcb.heard_at = tcb.stack.now
     tcb.keepalive_probes = 0
-    acked: i64 = seq_sub(seg.ack, tcb.snd_una)
     flight: i64 = (tcb.snd_nxt - tcb.snd_una) & MASK
+    acked: i64 = (seg.ack - tcb.snd_una) & MASK
+    if acked > flight:
+        acked = -1  # an old one
     duplicate = acked == 0 and flight > 0 and _duplicate(tcb, seg)
     if flight > 0 and ((tcb.sack_on and len(seg.sack) > 0) or (duplicate and not tcb.sack_on)):
         open_scoreboard(tcb)
     if acked > 0:
         fin_acked = _advance(tcb, seg, acked, flight)
         _update_window(tcb, seg)
-        on_flushed(tcb)
-        if tcb.done:
-            return False
+        if tcb.reset_when_flushed:
+            on_flushed(tcb)
+            if tcb.done:
+                return False
         if fin_acked:
             return on_fin_acked(tcb)
         return True
@@ -141,11 +144,15 @@ def _update_window(tcb: Tcb, seg: Segment) -> None:
 
 
 def _set_window(tcb: Tcb, seg: Segment) -> None:
-    tcb.snd_wnd = seg.wnd if seg.flags & SYN else seg.wnd << tcb.snd_wscale  # RFC 7323 2.2
+    wnd = seg.wnd
+    if not seg.flags & SYN:
+        wnd <<= tcb.snd_wscale  # RFC 7323 2.2
+    tcb.snd_wnd = wnd
     tcb.snd_wl1 = seg.seq
     tcb.snd_wl2 = seg.ack
-    if tcb.snd_wnd > 0 and tcb.persist_at != NEVER:
+    if wnd > tcb.max_snd_wnd:
+        tcb.max_snd_wnd = wnd
+    if wnd > 0 and tcb.persist_at != NEVER:
         # Open again, if only a little: no more probes, the override of 3.8.6.2.1 instead
         tcb.rtx_count = 0
         tcb.persist_at = min(tcb.persist_at, tcb.stack.now + SWS_OVERRIDE)
-    tcb.max_snd_wnd = max(tcb.max_snd_wnd, tcb.snd_wnd)

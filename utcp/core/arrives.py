@@ -12,7 +12,7 @@ from utcp.core.handshake import accept_options, start_receiving
 from utcp.core.listener import COOKIE, NO_OLD_INCARNATION, listen_arrives
 from utcp.core.paths import Path
 from utcp.core.reset import answer_unacceptable, answer_with_reset, challenge, check_rst, check_syn, refuse_ack, refused
-from utcp.core.stack import Stack, connection_key, drop
+from utcp.core.stack import Stack, drop
 from utcp.core.states import SYN_RECEIVED, SYN_SENT
 from utcp.core.tcb import Tcb, mark_dirty
 from utcp.core.teardown import REFUSED, enter_closed
@@ -21,11 +21,13 @@ from utcp.core.time_wait import HANDLED, time_wait_arrives
 from utcp.core.transition import set_state
 from utcp.core.urgent import check_urg
 from utcp.core.user_timeout import on_user_timeout_option
-from utcp.wire.segment import ACK, FIN, OK, PARSE_ERRORS, RST, SYN, Segment, parse
+from utcp.wire.segment import ACK, FIN, OK, PARSE_ERRORS, RST, SYN, URG, Segment, parse
 from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
 
 # RFC 7323 5.5: a TS.Recent older than 24 days says nothing
 _TS_RECENT_MAX_AGE: Final = 24 * 86_400 * 1_000_000_000
+_ACK_RST_SYN: Final = ACK | RST | SYN
+_RST_SYN: Final = RST | SYN
 # How far below RCV.NXT a segment may end whose ACK is still worth looking at (RFC 9293 A.2)
 _RECENT: Final = 65_535
 
@@ -46,7 +48,7 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
     if seg.src_port == 0 or seg.dst_port == 0:
         drop(stack, seg, start, end, route.index, "port-zero")
         return
-    key = connection_key(route.index, seg.dst_port, seg.src_port)
+    key = (route.index << 32) | (seg.dst_port << 16) | seg.src_port  # connection_key, without the call
     tcb = stack.connections.get(key)
     if tcb is not None:
         tcb.segments_in += 1
@@ -78,7 +80,7 @@ def _no_connection_arrives(stack: Stack, route: Path, key: i64, seg: Segment) ->
         assert tcb is not None
         mark_dirty(tcb)
         return _connection_arrives(tcb, seg)
-    if not seg.flags & (ACK | RST | SYN):
+    if not seg.flags & _ACK_RST_SYN:
         return "no-flags"
     answer_with_reset(stack, route, seg)
     return "closed-port"
@@ -88,9 +90,10 @@ def _connection_arrives(tcb: Tcb, seg: Segment) -> str:
     """Returns why the segment had no effect at all, "" if it had some."""
     if tcb.st == SYN_SENT:
         return _syn_sent_arrives(tcb, seg)
-    if not seg.flags & (ACK | RST | SYN):
+    flags = seg.flags
+    if not flags & _ACK_RST_SYN:
         return "no-flags"
-    if seg.flags & SYN and tcb.st == SYN_RECEIVED and seg.seq == tcb.irs and not seg.flags & RST:
+    if flags & SYN and tcb.st == SYN_RECEIVED and seg.seq == tcb.irs and not flags & RST:
         _syn_again(tcb, seg)
         return ""
     # RFC 9293 3.10.7.4 (the third step, security, does not apply: no compartments here)
@@ -98,18 +101,20 @@ def _connection_arrives(tcb: Tcb, seg: Segment) -> str:
         return "paws" if seg.ts else "no-timestamp"
     if not _check_sequence(tcb, seg):  # first
         return _out_of_window(tcb, seg)
-    if not check_rst(tcb, seg):  # second
-        return ""
-    if not check_syn(tcb, seg):  # fourth
-        return "syn-on-synchronized"
-    if not seg.flags & ACK:
+    if flags & _RST_SYN:
+        if not check_rst(tcb, seg):  # second
+            return ""
+        if not check_syn(tcb, seg):  # fourth
+            return "syn-on-synchronized"
+    if not flags & ACK:
         return "no-ack"
     if not check_ack(tcb, seg):  # fifth
         return ""
     _keep_timestamp(tcb, seg)
     if seg.user_timeout >= 0:
         on_user_timeout_option(tcb, seg)
-    check_urg(tcb, seg)  # sixth
+    if flags & URG:
+        check_urg(tcb, seg)  # sixth
     process_text(tcb, seg)  # seventh and eighth
     return ""
 

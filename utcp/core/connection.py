@@ -219,6 +219,7 @@ class Connection(Tcb):
 
     def _call(self, name: str, now: i64) -> None:
         stack = self.stack
-        stack.now = max(stack.now, now)
+        if now > stack.now:
+            stack.now = now
         if stack.observer is not None:
             stack.tell_user_call(self.key, name)

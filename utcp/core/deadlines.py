@@ -25,21 +25,32 @@ MAX_ACK_DELAY: Final = 200_000_000
 PROBE_SLACK: Final = 2_000_000
 
 
-def earliest_deadline(tcb: Tcb) -> i64:
-    at = tcb.rtx_at  # no min(): it is called for each segment, and nine more calls are much, interpreted
-    at = tcb.tlp_at if tcb.tlp_at < at else at
-    at = tcb.reo_at if tcb.reo_at < at else at
-    at = tcb.persist_at if tcb.persist_at < at else at
-    at = tcb.delack_at if tcb.delack_at < at else at
-    at = tcb.pace_at if tcb.pace_at < at else at
-    at = tcb.fin_wait_2_at if tcb.fin_wait_2_at < at else at
-    at = tcb.linger_at if tcb.linger_at < at else at
-    return tcb.keepalive_at if tcb.keepalive_at < at else at
+def earliest_deadline(tcb: Tcb, at: i64 = NEVER) -> i64:
+    """``at``, if no deadline is before that."""
+    if tcb.rtx_at < at:  # no min(): it is called for each segment, and nine more calls are much, interpreted
+        at = tcb.rtx_at
+    if tcb.tlp_at < at:
+        at = tcb.tlp_at
+    if tcb.reo_at < at:
+        at = tcb.reo_at
+    if tcb.persist_at < at:
+        at = tcb.persist_at
+    if tcb.delack_at < at:
+        at = tcb.delack_at
+    if tcb.pace_at < at:
+        at = tcb.pace_at
+    if tcb.fin_wait_2_at < at:
+        at = tcb.fin_wait_2_at
+    if tcb.linger_at < at:
+        at = tcb.linger_at
+    if tcb.keepalive_at < at:
+        at = tcb.keepalive_at
+    return at
 
 
 def arm(tcb: Tcb) -> None:
     """See to it that the wheel wakes the connection no later than its earliest deadline."""
-    at = earliest_deadline(tcb)
+    at = earliest_deadline(tcb, tcb.armed_at)
     if at < tcb.armed_at and tcb.slot >= 0:
         tcb.armed_at = at
         tcb.stack.wheel.insert(at, tcb.slot)
@@ -61,12 +72,11 @@ def give_up_at(tcb: Tcb) -> i64:
     """When to stop waiting for the peer to acknowledge something (R2; RFC 9293 3.8.3, MUST-20, MUST-23)."""
     policy = tcb.policy
     if tcb.st in (SYN_SENT, SYN_RECEIVED):
-        at: i64 = tcb.opened_at + policy.syn_r2
-        if tcb.passive:
-            at = min(at, tcb.opened_at + policy.syn_ack_timeout)
-        elif policy.connect_timeout >= 0:
-            at = min(at, tcb.opened_at + policy.connect_timeout)
-        return at
+        patience = policy.syn_r2
+        limit = policy.syn_ack_timeout if tcb.passive else policy.connect_timeout
+        if 0 <= limit < patience:
+            patience = limit
+        return tcb.opened_at + patience
     at = tcb.progress_at + patience_with(tcb)
     if tcb.orphan:
         at = min(at, max(tcb.progress_at, tcb.let_go_at) + _orphan_patience(tcb))
@@ -87,7 +97,9 @@ def _orphan_patience(tcb: Tcb) -> i64:
 
 def start_retransmission_timer(tcb: Tcb) -> None:
     """RFC 6298 5.1: now + RTO, or the moment to give up if that comes first."""
-    tcb.rtx_at = min(tcb.stack.now + tcb.rto, give_up_at(tcb))
+    at = tcb.stack.now + tcb.rto
+    give_up = give_up_at(tcb)
+    tcb.rtx_at = at if at < give_up else give_up
 
 
 def start_probe_timer(tcb: Tcb) -> None:
@@ -103,7 +115,8 @@ def start_probe_timer(tcb: Tcb) -> None:
         pto = 2 * tcb.srtt + PROBE_SLACK
         if ((tcb.snd_nxt - tcb.snd_una) & 0xFFFFFFFF) <= tcb.smss:
             pto += MAX_ACK_DELAY
-    tcb.tlp_at = min(tcb.stack.now + pto, tcb.rtx_at)
+    at = tcb.stack.now + pto
+    tcb.tlp_at = at if at < tcb.rtx_at else tcb.rtx_at
 
 
 def unacked_data(tcb: Tcb) -> i64:

@@ -225,9 +225,11 @@ class Engine:
             segment_arrives(stack, route, data, 0, end)
             return
         start: i64 = 0
-        while start < end:
-            segment_arrives(stack, route, data, start, min(start + segment_size, end))
+        last = end - segment_size
+        while start < last:
+            segment_arrives(stack, route, data, start, start + segment_size)
             start += segment_size
+        segment_arrives(stack, route, data, start, end)
 
     def path_error(self, path: int, kind: PathError, now: i64, mtu: int = 0, quote: bytes = b"") -> None:
         """What ICMP or the local system said about a path (RFC 9293 3.9.2.2; RFC 5461).

@@ -38,8 +38,9 @@ def offer_options(tcb: Tcb) -> None:
 def accept_options(tcb: Tcb, seg: Segment) -> None:
     """Keep of what we offered what the peer's SYN has too (RFC 7323 2.2, 3.2; RFC 2018 2; RFC 3168 6.1.1)."""
     if tcb.wscale_on and seg.wscale >= 0:
-        tcb.snd_wscale = min(seg.wscale, MAX_WSCALE)
+        tcb.snd_wscale = seg.wscale
         if seg.wscale > MAX_WSCALE:
+            tcb.snd_wscale = MAX_WSCALE
             tcb.stack.counters.bad_window_scales += 1  # "SHOULD log the error" (RFC 7323 2.3)
     else:
         tcb.wscale_on = False
@@ -60,11 +61,16 @@ def accept_options(tcb: Tcb, seg: Segment) -> None:
 def set_smss(tcb: Tcb) -> None:
     """Eff.snd.MSS (MUST-16): what the peer takes and the path carries, less the options of every segment."""
     tcb.plpmtu = tcb.route.max_payload
-    mss = min(tcb.peer_mss, limited_mss(tcb, tcb.plpmtu - HEADER_SIZE))
-    options: i64 = TIMESTAMPS_SIZE if tcb.ts_on else 0
-    tcb.smss = max(mss, MIN_SMSS + options) - options
-    if tcb.cwnd > 0:
-        tcb.cwnd = max(tcb.cwnd, tcb.smss)  # a window below one segment would send nothing
+    mss = limited_mss(tcb, tcb.plpmtu - HEADER_SIZE)
+    if tcb.peer_mss < mss:
+        mss = tcb.peer_mss
+    if tcb.ts_on:
+        mss -= TIMESTAMPS_SIZE
+    if mss < MIN_SMSS:
+        mss = MIN_SMSS
+    tcb.smss = mss
+    if tcb.cwnd > 0 and tcb.cwnd < mss:
+        tcb.cwnd = mss  # a window below one segment would send nothing
     control = tcb.congestion
     if control is not None:
         control.mss = tcb.smss
@@ -73,7 +79,7 @@ def set_smss(tcb: Tcb) -> None:
 def limited_mss(tcb: Tcb, mss: i64) -> i64:
     """An MSS, no larger than the user wants."""
     limit = tcb.policy.max_segment_size
-    return mss if limit < 0 else min(mss, limit)
+    return mss if limit < 0 or mss < limit else limit
 
 
 def start_receiving(tcb: Tcb, seg: Segment) -> None:

@@ -13,7 +13,7 @@ from mypy_extensions import i64
 from utcp.core.congestion.window import restart_after_idle
 from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retransmission_timer
 from utcp.core.ecn import ECT_0, NOT_ECT, Ecn
-from utcp.core.handshake import set_smss
+from utcp.core.handshake import TIMESTAMPS_SIZE, set_smss
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
 from utcp.core.path_mtu import HOLD, on_probe_sent, probe_size
 from utcp.core.receive_buffer import MAX_WINDOW
@@ -53,6 +53,7 @@ from utcp.wire.segment import (
 )
 from utcp.wire.seq import MASK, seq_gt, seq_sub
 
+_FARTHEST: Final = 0x7FFFFFFF  # a number that is farther ahead is behind
 # States in which data and FIN are sent or sent again
 SENDING: Final = (1 << ESTABLISHED) | (1 << CLOSE_WAIT) | (1 << FIN_WAIT_1) | (1 << CLOSING) | (1 << LAST_ACK)
 
@@ -169,17 +170,22 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
     """One segment with ``n`` bytes from ``offset`` of the send queue. Every one carries our ACK and window."""
     stack = tcb.stack
     blocks = _sack_blocks(tcb)
+    ts_on = tcb.ts_on
+    ts_val: i64 = 0
     header_size: i64 = HEADER_SIZE
-    if tcb.ts_on:
-        header_size += 12
+    if ts_on:
+        header_size += TIMESTAMPS_SIZE
+        ts_val = stack.ts_now(tcb.ts_offset)
     if blocks is not None:
         header_size += _sack_size(blocks)
     say_timeout = tcb.user_timeout_due and blocks is None and n + USER_TIMEOUT_SIZE <= tcb.smss
     if say_timeout:
         header_size += USER_TIMEOUT_SIZE
-    urg = urgent_pointer(tcb, seq)
-    if urg > 0:
-        flags |= URG
+    urg: i64 = 0
+    if tcb.urgent_out:
+        urg = urgent_pointer(tcb, seq)
+        if urg > 0:
+            flags |= URG
     wnd = _advertise(tcb)
     codepoint: i64 = NOT_ECT  # as 6.1.4 to 6.1.6 want it for all but new data
     ecn = tcb.ecn
@@ -190,12 +196,9 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
             codepoint = ECT_0
     train = _board(tcb, header_size + n, retransmission, codepoint)
     w = train.writer
-    ts_val: i64 = 0
-    if tcb.ts_on:
-        ts_val = stack.ts_now(tcb.ts_offset)
     ts_ecr = tcb.ts_recent
     write_header(
-        w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, urg, tcb.ts_on, ts_val, ts_ecr
+        w, tcb.local_port, tcb.remote_port, seq, tcb.rcv_nxt, flags, wnd, header_size, urg, ts_on, ts_val, ts_ecr
     )
     if blocks is not None:
         write_sack(w, blocks)
@@ -287,8 +290,17 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
                 train = n
     tcb.pace_at = NEVER
     while True:
-        room = min(min(tcb.snd_wnd, buffer) - flight, tcb.cwnd + extra - flight + outside)
-        n = min(min(unsent, mss), room)  # noqa: PLW3301 - mypyc compiles min of two to a comparison
+        room = tcb.cwnd + extra + outside
+        if tcb.snd_wnd < room:
+            room = tcb.snd_wnd
+        if buffer < room:
+            room = buffer
+        room -= flight
+        n = unsent
+        if mss < n:
+            n = mss
+        if room < n:
+            n = room
         # The FIN too takes a sequence number, and so a byte of the windows
         if n <= 0 and (unsent > 0 or room <= 0):
             break
@@ -479,26 +491,33 @@ def _send_loss_probe(tcb: Tcb, r: Recovery) -> None:
 
 def _advertise(tcb: Tcb) -> i64:
     """The window field, after moving its right edge as far as silly-window avoidance lets it (3.8.6.2.2)."""
-    current: i64 = seq_sub(tcb.rcv_adv, tcb.rcv_nxt)
-    current = max(current, 0)
+    rcv_nxt = tcb.rcv_nxt
+    scale = tcb.rcv_wscale
+    current: i64 = (tcb.rcv_adv - rcv_nxt) & MASK
+    if current > _FARTHEST:
+        current = 0  # RCV.NXT is beyond the edge
     if tcb.no_room:
         if not _has_room_again(tcb):
             return 0  # what was promised before is taken back, for there is no memory (SHLD-14)
         tcb.no_room = False
-    window = current
+    field: i64 = current >> scale
     if (RECEIVING >> tcb.st) & 1:
         room = _receive_room(tcb)
-        if room - _as_told(tcb, current) >= _update_step(tcb):
-            window = min(room, MAX_WINDOW << tcb.rcv_wscale)
-    field: i64 = window >> tcb.rcv_wscale
-    if (field << tcb.rcv_wscale) < current and ((field + 1) << tcb.rcv_wscale) <= _receive_room(tcb):
+        if room - (field << scale) >= _update_step(tcb):  # the peer knows of what the scale leaves of the window
+            field = room >> scale
+            if field > MAX_WINDOW:
+                field = MAX_WINDOW
+    told: i64 = field << scale
+    if told < current and told + (1 << scale) <= _receive_room(tcb):
         # Rounding should not move the right edge left (SHLD-14); where the buffer is full it must, by less than
         # the scale's unit (RFC 7323 2.4), and what was promised is still accepted
         field += 1
-    edge: i64 = (tcb.rcv_nxt + (field << tcb.rcv_wscale)) & MASK
-    if seq_gt(edge, tcb.rcv_adv):
-        tcb.rcv_adv = edge
-    return min(field, MAX_WINDOW)
+        told = field << scale
+    if told > current or current == 0:
+        edge: i64 = (rcv_nxt + told) & MASK
+        if seq_gt(edge, tcb.rcv_adv):
+            tcb.rcv_adv = edge
+    return field if field < MAX_WINDOW else MAX_WINDOW
 
 
 def _receive_room(tcb: Tcb) -> i64:
@@ -509,7 +528,10 @@ def _receive_room(tcb: Tcb) -> i64:
 
 def _receive_buffer(tcb: Tcb) -> i64:
     # Never less than the smallest window that the scale can express
-    buffer: i64 = max(tcb.rcv_buf, 1 << tcb.rcv_wscale)
+    buffer = tcb.rcv_buf
+    unit: i64 = 1 << tcb.rcv_wscale
+    if buffer < unit:
+        buffer = unit
     if short_of_memory(tcb):
         buffer = min(buffer, 2 * tcb.rmss)
     return buffer
@@ -528,7 +550,10 @@ def _as_told(tcb: Tcb, window: i64) -> i64:
 
 def _update_step(tcb: Tcb) -> i64:
     """Openings smaller than this are not worth telling (RFC 9293 3.8.6.2.2, with Fr = 1/2)."""
-    return max(min(tcb.rcv_buf // 2, tcb.rmss), 1)
+    step = tcb.rcv_buf >> 1
+    if tcb.rmss < step:
+        step = tcb.rmss
+    return step if step > 1 else 1
 
 
 def _consider_window_update(tcb: Tcb) -> None:

@@ -93,7 +93,8 @@ class Policy:
         """Bytes held for the reader of a new connection at most."""
         if self.receive_buffer >= 0:
             return self.receive_buffer
-        return min(self.initial_receive_buffer, self.max_receive_buffer)
+        first = self.initial_receive_buffer
+        return first if first < self.max_receive_buffer else self.max_receive_buffer
 
 
 def _wscale_for(buffer: i64) -> i64:

@@ -29,9 +29,9 @@ def on_rtt_sample(tcb: Tcb, rtt: i64) -> None:
         tcb.srtt += (rtt - tcb.srtt) >> 3
     policy = tcb.policy
     rto: i64 = tcb.srtt + 4 * tcb.rttvar
-    rto = max(rto, policy.rto_min)
-    rto = min(rto, policy.rto_max)
-    tcb.rto = rto
+    if rto < policy.rto_min:
+        rto = policy.rto_min
+    tcb.rto = rto if rto < policy.rto_max else policy.rto_max
     if tcb.recovery is not None:
         tcb.recovery.tlp_measured = True  # RFC 8985 7.3
 
@@ -53,7 +53,8 @@ def measure(tcb: Tcb, seg: Segment) -> None:
     """
     if tcb.rtt_at != NEVER and seq_ge(seg.ack, tcb.rtt_seq):
         sample: i64 = tcb.stack.now - tcb.rtt_at
-        tcb.min_rtt = min(tcb.min_rtt, sample)
+        if sample < tcb.min_rtt:
+            tcb.min_rtt = sample
         on_rtt_sample(tcb, sample)
         return
     if tcb.rtt_at != NEVER or not tcb.ts_on or not seg.ts or seg.ts_ecr == 0:

@@ -78,33 +78,37 @@ class Trains:
         The caller writes exactly ``size`` bytes to its ``writer``.
         """
         self.segments += 1
+        found: Train | None = None
         for open_train in route.trains:
             train: Train = open_train
             if train.serial < after or train.ecn != ecn:
                 continue
             if train.segment_size == size:
-                self._count(train, size, owner)
-                return train
+                found = train
+                break
             if size < train.segment_size and train.owner == owner:
                 # A connection's short last segment may close its own train
                 train.count += 1
                 route.trains.remove(train)
                 return train
+        if found is None:
+            found = self._open(route, size, owner, ecn)
+        count = found.count + 1
+        found.count = count
+        if found.owner != owner:
+            found.owner = NOBODY
+        if count >= self.max_segments or (count + 1) * size > MAX_TRAIN_BYTES:
+            route.trains.remove(found)
+        return found
+
+    def _open(self, route: Path, size: i64, owner: i64, ecn: i64) -> Train:
         self.serial += 1
         train = Train(route, size, self.serial, owner, ecn)
         self.trains.append(train)
         route.trains.append(train)
         if len(route.trains) > MAX_OPEN_TRAINS:
             del route.trains[0]
-        self._count(train, size, owner)
         return train
-
-    def _count(self, train: Train, size: i64, owner: i64) -> None:
-        train.count += 1
-        if train.owner != owner:
-            train.owner = NOBODY
-        if train.count >= self.max_segments or (train.count + 1) * size > MAX_TRAIN_BYTES:
-            train.route.trains.remove(train)
 
     def take(self) -> list[Train]:
         """Hand out the trains formed so far, in the order in which they must leave."""

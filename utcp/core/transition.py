@@ -14,6 +14,7 @@ def set_state(tcb: Tcb, new: i64) -> None:
     if not (TRANSITIONS[old] >> new) & 1:
         raise RuntimeError(f"no transition leads from {State(old)} to {State(new)}")
     tcb.st = new
+    stack = tcb.stack
     if new == SYN_SENT:
         tcb.route.connecting += 1
     elif old == SYN_SENT:
@@ -21,9 +22,9 @@ def set_state(tcb: Tcb, new: i64) -> None:
     elif FIN_WAIT_1 <= new <= LAST_ACK:
         # Two of the closing states at most lead to TIME-WAIT or CLOSED, so two instants say how long each took
         if tcb.closing_states == 0:
-            tcb.closing_at = tcb.stack.now
+            tcb.closing_at = stack.now
         else:
-            tcb.half_closed_at = tcb.stack.now
+            tcb.half_closed_at = stack.now
         tcb.closing_states |= 1 << new
-    if tcb.stack.observer is not None:
-        tcb.stack.tell_state_change(tcb.key, old, new)
+    if stack.observer is not None:
+        stack.tell_state_change(tcb.key, old, new)

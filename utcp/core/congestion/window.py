@@ -29,7 +29,10 @@ def initial_window(tcb: Tcb) -> i64:
     """RFC 6928 2."""
     smss = tcb.smss
     segments = tcb.policy.initial_window
-    return min(segments * smss, max(2 * smss, segments * 1460))
+    window = 2 * smss
+    if segments * 1460 > window:
+        window = segments * 1460
+    return segments * smss if segments * smss < window else window
 
 
 def restart_after_idle(tcb: Tcb) -> None:
