@@ -369,6 +369,21 @@ class TestUndo:
         assert undone(s) == 0
         s.take()
 
+    def test_by_an_echo_from_before_a_loss_probe(self) -> None:
+        """The path has become slow: first a probe, then the RTO were for nothing. An earlier recovery was not."""
+        s = self.recovering(TS, Config(congestion_control="reno", pacing=False), mss=988)
+        s.silent_for(0.1)
+        s.recv(". seq=b ack=a+9880")
+        assert undone(s) == 0
+        s.send(3 * 988)
+        first = s.take()[0].seg.ts_val
+        s.advance(0.6)
+        assert s.recorder.timers[-2:] == ["loss-probe", "retransmit"]
+        s.take()
+        s.recv(f". seq=b ack=a+10868 ts=7009000/{first}")
+        assert undone(s) == 1
+        s.take()
+
     def test_only_the_first_ack_of_something_new_decides(self) -> None:
         """RFC 3522 3.2, steps 3 and 4: it was for the retransmission; that another segment was late changes nothing."""
         s = self.recovering(TS, mss=988)
