@@ -72,7 +72,7 @@ class Lifecycle:
 
     def take(self, packet: Packet, sender: Direction, receiver: Direction) -> None:
         self.segments += 1
-        if packet.flags & RST:
+        if packet.flags & RST and not self.is_complete():  # afterwards it answers the ACK of a FIN that came twice
             self.reset = True
         if packet.flags & SYN:
             sender.iss = packet.seq

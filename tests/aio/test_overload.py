@@ -23,7 +23,6 @@ IDLE = 5_000  # connections, both of whose ends are one endpoint's
 WATCHED = 0.5  # seconds
 
 
-@pytest.mark.timeout(180)
 async def test_ten_thousand_idle_connections_wake_nobody() -> None:
     async with await utcp.Endpoint.create((HOST, 0)) as endpoint:
         await endpoint.create_server(Echo)

@@ -68,7 +68,8 @@ def test_retransmissions_leave_it_whole(tmp_path: Path) -> None:
 
 def test_a_reset(tmp_path: Path) -> None:
     reset = (False, Segment(80, 5000, 6, 0, RST, 0))
-    assert read(capture(tmp_path / "x.pcapng", [*WHOLE, reset])).complete == 0
+    assert read(capture(tmp_path / "x.pcapng", [*WHOLE[:-1], reset])).complete == 0
+    assert read(capture(tmp_path / "y.pcapng", [*WHOLE, reset])).complete == 1  # a machine that was busy for an RTO
 
 
 def test_ports_that_are_used_again(tmp_path: Path) -> None:

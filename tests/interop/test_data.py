@@ -168,7 +168,6 @@ def transfer_and_close(net: Net, row: Row, opened_by: str, size: int) -> None:
 @pytest.mark.row(NETWORKS, "loss {percent} %", "{opened_by}")
 @BOTH_ROLES
 @pytest.mark.parametrize("percent", [0, 1, 2, 5, 10])
-@pytest.mark.timeout(120)
 def test_loss(net: Net, row: Row, opened_by: str, percent: int) -> None:
     with impaired(net, loss=percent / 100, delay=0.002):
         transfer_and_close(net, row, opened_by, 100_000)
@@ -240,7 +239,6 @@ def echo_server(listener: socket.socket, connections: int) -> None:
 
 
 @pytest.mark.row(MANY, "1,000 at once: connect, echo, half-close, close", UTCP)
-@pytest.mark.timeout(120)
 def test_a_thousand_from_utcp(net: Net, row: Row) -> None:
     with net.listen() as listener, net.peer() as peer, Background(lambda: echo_server(listener, 1000)):
         port = listener.getsockname()[1]
@@ -262,7 +260,6 @@ def test_a_thousand_from_utcp(net: Net, row: Row) -> None:
 
 
 @pytest.mark.row(MANY, "1,000 at once: connect, echo, half-close, close", KERNEL)
-@pytest.mark.timeout(120)
 def test_a_thousand_from_the_kernel(net: Net, row: Row) -> None:
     with net.peer() as peer:
         peer.listen(7, backlog=1000)
