@@ -54,6 +54,26 @@ def test_a_burst_acknowledged_at_once() -> None:
     assert (ack.delivered_total, ack.sent_at_total, ack.app_limited) == (10 * MSS, 0, False)
 
 
+def test_one_departure_after_the_other_says_nothing_of_the_one_before() -> None:
+    """A request at a time: each takes the place of the last one's record, also after several were out at once."""
+    flight = Flight()
+    for turn in range(6):
+        at = 100 * turn
+        limited = turn % 2 == 1
+        if limited:
+            flight.rate.on_app_limited(0)
+        flight.send(1, at)
+        several = turn == 3
+        if several:
+            flight.send(2, at + 10)
+        delivered = round(flight.una * MSS)
+        ack = flight.ack(flight.nxt, at + 50 + turn)
+        assert ack.rtt == (40 + turn if several else 50 + turn) * MILLISECOND
+        assert ack.rate == per_second(3 if several else 1, 50 + turn)
+        assert (ack.sent_at_total, ack.app_limited) == (delivered, limited)
+        assert flight.ack(flight.nxt, at + 60).rtt == -1  # nothing is left to measure
+
+
 def test_a_bottleneck_spaces_acknowledgments_and_the_next_round_shows_its_rate() -> None:
     """2 segments a millisecond: the first round is limited by the burst of ten, the next by the path."""
     flight = Flight()
