@@ -15,7 +15,7 @@ from mypy_extensions import i64
 
 from utcp.aio.addresses import Address, normal
 from utcp.aio.channel import Channel
-from utcp.aio.datagrams import Datagrams
+from utcp.aio.datagrams import Datagrams, UdpSocket
 from utcp.aio.transport import Transport
 from utcp.core.config import Config
 from utcp.core.engine import Engine
@@ -59,11 +59,11 @@ class Pump:
         "_path_of",
         "_path_until",
         "_pumping",
-        "_receive",
         "_scheduled",
         "_timer",
         "_timer_at",
         "_turns_behind",
+        "_udp",
         "channels",
         "clock",
         "congestions",
@@ -95,6 +95,8 @@ class Pump:
         self.protocol_class: type | None = None
         self.protocol_buffered = False
         self._datagrams = datagrams
+        # The same where it is our own socket: compiled code calls it without a detour by Python's objects
+        self._udp: UdpSocket | None = datagrams if type(datagrams) is UdpSocket else None
         self._ecn = False  # it reports ECN fields
         self._holding = False  # the engine holds ACKs, and ``_on_answered`` will come
         self._context = contextvars.copy_context()
@@ -107,7 +109,6 @@ class Pump:
         self._path_of: Address = ()
         self._path_until: i64 = 0
         self._pumping = False
-        self._receive = datagrams.receive
         self._scheduled = False
         self._turns_behind = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -196,7 +197,7 @@ class Pump:
 
     def _on_readable(self) -> None:
         self.wakeups += 1
-        if self._drain() == 0 or self._datagrams.has_reports:
+        if self._drain() == 0 or self._has_reports():
             self._hear_errors()
         self._pump(self.engine.stack.now)
 
@@ -235,7 +236,7 @@ class Pump:
         not retransmit what has long been acknowledged, or take for lost in silence what a router has complained of.
         """
         engine = self.engine
-        receive = self._receive
+        udp = self._udp
         now: i64 = self.clock()
         buffers = segments = 0
         while self.open:
@@ -244,7 +245,7 @@ class Pump:
                 if self._turns_behind < PATIENCE:
                     return buffers
                 break
-            received = receive()
+            received = udp.receive() if udp is not None else self._datagrams.receive()
             if received is None:
                 break
             data, segment_size, local, peer, ecn = received
@@ -398,16 +399,26 @@ class Pump:
             local: Any = train.route.local
             peer: Any = train.route.peer
             self._send(train.payload(), train.segment_size, train.ecn, local, peer)
-        if self._datagrams.has_reports:
+        if self._has_reports():
             self._hear_errors()
 
     def _send(self, payload: bytes, segment_size: int, ecn: int, local: Address, peer: Address) -> None:
-        sent = 0 if self._blocked else self._datagrams.send(payload, segment_size, local, peer, ecn)
+        udp = self._udp
+        sent = 0
+        if not self._blocked:
+            if udp is not None:
+                sent = udp.send(payload, segment_size, local, peer, ecn)
+            else:
+                sent = self._datagrams.send(payload, segment_size, local, peer, ecn)
         if sent < len(payload):
             if not self._blocked:
                 self.congestions += 1
                 self._datagrams.wait_writable(self._on_writable)
             self._blocked.append((payload[sent:], segment_size, ecn, local, peer))
+
+    def _has_reports(self) -> bool:
+        udp = self._udp
+        return udp.has_reports if udp is not None else self._datagrams.has_reports
 
     def _hear_errors(self) -> None:
         """Tell the engine what ICMP or the system said."""
