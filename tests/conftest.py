@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
+import utcp
 import utcp.wire.segment
 
 if TYPE_CHECKING:
@@ -48,6 +50,14 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_report_header() -> str:
     module = Path(utcp.wire.segment.__file__)
     return f"utcp: {'interpreted' if module.suffix == '.py' else 'compiled'}, {module.parent.parent}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patient_endpoints() -> Iterator[None]:
+    """Whatever is written is delivered at the end of an endpoint or a loop, however busy the machine is."""
+    before, utcp.Endpoint.shutdown_timeout = utcp.Endpoint.shutdown_timeout, 60.0
+    yield
+    utcp.Endpoint.shutdown_timeout = before
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 import utcp
+from support.ports import free_port
 from support.programs import kind_of_loop, running
 
 HOST = "127.0.0.1"
@@ -31,12 +32,6 @@ run(main())
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="SKIPPED: elsewhere SO_REUSEPORT spreads nothing")
 
 
-def free_udp_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((HOST, 0))
-        return int(sock.getsockname()[1])
-
-
 async def who_serves(endpoint: utcp.Endpoint, port: int) -> bytes:
     reader, writer = await utcp.open_connection(HOST, port, endpoint=endpoint)
     answer = await reader.read()
@@ -46,7 +41,7 @@ async def who_serves(endpoint: utcp.Endpoint, port: int) -> bytes:
 
 
 async def test_two_workers_share_the_sources() -> None:
-    port = free_udp_port()
+    port = free_port(socket.SOCK_DGRAM)
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(running(WORKER, port, kind_of_loop())) for _ in range(2)]
         pids = set()

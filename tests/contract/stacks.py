@@ -119,14 +119,6 @@ def port_of(server: Any) -> int:
     return port
 
 
-def free_port(stack: Stack) -> int:
-    """A port that nobody listens on."""
-    with socket.socket(socket.AF_INET, stack.socket_type) as sock:
-        sock.bind((HOST, 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextmanager
 def deaf(stack: Stack, host: str = HOST, port: int = 0) -> Iterator[int]:
     """Somebody who never completes a handshake: for the kernel's, a listener whose queue is full. Yields the port."""

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 import utcp
-from contract.stacks import HOST, UTCP, Stack, deaf, free_port, on_uvloop, port_of
+from contract.stacks import HOST, UTCP, Stack, deaf, on_uvloop, port_of
 from support.names import resolve_to
 from support.patience import PATIENCE, until
+from support.ports import free_port
 from support.recorder import Accepted, Recorder
 
 
@@ -103,7 +104,7 @@ async def test_happy_eyeballs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize("call", ["create_server", "start_server"])
 async def test_starting_a_server(stack: Stack, call: str, turns: int) -> None:
     """It serves or it does not; either way its port is free afterwards."""
-    port = free_port(stack)
+    port = free_port(stack.socket_type)
     async with nothing_left_behind(stack):
         for _ in range(3):
             if call == "create_server":

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from contract.stacks import HOST, Stack, deaf, free_port, on_uvloop, port_of
+from contract.stacks import HOST, Stack, deaf, on_uvloop, port_of
 from support.names import resolve_to
 from support.patience import PATIENCE, until
+from support.ports import free_port
 from support.recorder import Accepted, Recorder
 
 SEVERAL = ["127.0.0.2", "127.0.0.3", HOST]  # only the last one is served
@@ -33,7 +34,7 @@ async def test_several_addresses_are_tried_in_turn(stack: Stack, monkeypatch: py
 async def test_several_addresses_and_nobody_there(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     uvloop_resolves_for_itself(stack)
     made: list[Recorder] = []
-    port = free_port(stack)
+    port = free_port(stack.socket_type)
     resolve_to(monkeypatch, ["127.0.0.2", "127.0.0.1"], port)
     for happy_eyeballs_delay in (None, 10):
         kwargs = {"happy_eyeballs_delay": happy_eyeballs_delay}
@@ -52,7 +53,7 @@ async def test_all_errors_of_one_address(stack: Stack) -> None:
     if not knows_all_errors(stack):
         pytest.skip("create_connection has all_errors from Python 3.12 on, uvloop's not yet")
     with pytest.raises(ExceptionGroup) as caught:
-        await stack.create_connection(Recorder, HOST, free_port(stack), all_errors=True)
+        await stack.create_connection(Recorder, HOST, free_port(stack.socket_type), all_errors=True)
     assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError]
 
 
@@ -77,7 +78,7 @@ async def test_happy_eyeballs(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> 
 async def test_happy_eyeballs_with_several_winners(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both addresses answer in the same turn of the loop: one connection, one protocol, and its stream is whole."""
     uvloop_resolves_for_itself(stack)
-    async with await stack.start_server(echo, ["127.0.0.2", HOST], free_port(stack)) as server:
+    async with await stack.start_server(echo, ["127.0.0.2", HOST], free_port(stack.socket_type)) as server:
         port = port_of(server)
         resolve_to(monkeypatch, ["127.0.0.2", HOST, "127.0.0.2", HOST], port)
         for _ in range(10):
@@ -149,7 +150,7 @@ async def test_an_unknown_host(stack: Stack) -> None:
 
 
 async def test_the_words_of_a_refusal(stack: Stack) -> None:
-    port = free_port(stack)
+    port = free_port(stack.socket_type)
     text = "refused" if not stack.is_utcp and on_uvloop() else rf"Connect call failed \('{HOST}', {port}\)"
     with pytest.raises(ConnectionRefusedError, match=text) as caught:
         await stack.open_connection(HOST, port)

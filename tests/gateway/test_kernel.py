@@ -12,7 +12,8 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 import pytest
 
 from gateway.peer import WAIT_S, Peer
-from interop.namespace import free_udp_port, ip, kernel_states, private_namespace, require_tun, sysctl, tcp_counters
+from interop.namespace import ip, kernel_states, private_namespace, require_tun, sysctl, tcp_counters
+from support.ports import free_port
 from utcp.gateway import Endpoint, Gateway, KernelAddress, Tun
 from utcp.gateway.packets import IpHeader, ip_header_size, pseudo_sum, set_tcp_checksum
 from utcp.wire.segment import ACK, FIN, RST, SYN, Segment
@@ -127,7 +128,7 @@ def test_mss_of_both_sides_fits_the_path(net: Net, index: int) -> None:
 
 @BOTH_VERSIONS
 def test_connecting_to_a_dead_utcp_port_is_refused_at_once(net: Net, index: int) -> None:
-    dead = Endpoint("127.0.0.1" if index == 0 else "::1", free_udp_port())
+    dead = Endpoint("127.0.0.1" if index == 0 else "::1", free_port(socket.SOCK_DGRAM))
     host = net.gateway.routes.host_address(dead, index)
     with socket.socket(family(index)) as sock:
         sock.settimeout(WAIT_S)

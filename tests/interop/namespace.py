@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -94,11 +93,3 @@ def tcp_counters() -> dict[str, int]:
             if prefix in ("Tcp:", "TcpExt:"):
                 counters.update(zip(keys, map(int, values.split()[1:]), strict=True))
     return counters
-
-
-def free_udp_port() -> int:
-    """A UDP port of 127.0.0.1 where nobody listens."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port

@@ -16,6 +16,7 @@ import uvloop
 # What every program finds: its arguments, its kind of loop, and asyncio's names over the TCP it is to use
 PREAMBLE = """
 import asyncio, sys, utcp, uvloop
+utcp.Endpoint.shutdown_timeout = 60  # seconds: a busy machine is no reason to lose anything
 port, kind = int(sys.argv[1]), sys.argv[2]
 net = asyncio if sys.argv[3:] == ["kernel"] else utcp
 new_loop = uvloop.new_event_loop if kind == "uvloop" else asyncio.SelectorEventLoop
@@ -49,7 +50,7 @@ async def running(program: str, *arguments: object) -> AsyncIterator[asyncio.sub
                 await process.wait()
 
 
-async def ended(process: asyncio.subprocess.Process, timeout: float = 20) -> tuple[int, str, str]:
+async def ended(process: asyncio.subprocess.Process, timeout: float = 60) -> tuple[int, str, str]:
     """Wait for the end; returns exit code, output and errors."""
     output, errors = await asyncio.wait_for(process.communicate(), timeout)
     assert process.returncode is not None

@@ -21,8 +21,9 @@ from typing import Final
 import pytest
 
 import utcp
-from interop.namespace import free_udp_port, private_namespace
+from interop.namespace import private_namespace
 from support.apps import Peer, pattern
+from support.ports import free_port
 from support.strangers import ERROR, FIELD_OPTIONS, Frame, frame, remarks, tcptrace, tool, tshark
 from utcp.core.config import Config
 from utcp.core.connection import Connection
@@ -474,7 +475,7 @@ async def live_run(port: int) -> int:
 def test_tshark_reads_the_wire_itself() -> None:
     tool("tshark")
     with private_namespace():
-        port = free_udp_port()
+        port = free_port(socket.SOCK_DGRAM)
         with listening(port) as live:
             sent = asyncio.run(live_run(port))
             deadline = time.monotonic() + 20
