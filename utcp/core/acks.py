@@ -139,7 +139,10 @@ def _advance(tcb: Tcb, seg: Segment, acked: i64, flight: i64) -> bool:
 
 def _update_window(tcb: Tcb, seg: Segment) -> None:
     """RFC 9293 3.10.7.4: unless the segment is older than the one the window was last taken from."""
-    if seq_lt(tcb.snd_wl1, seg.seq) or (tcb.snd_wl1 == seg.seq and seq_ge(seg.ack, tcb.snd_wl2)):
+    if tcb.snd_wl1 == seg.seq:
+        if seq_ge(seg.ack, tcb.snd_wl2):
+            _set_window(tcb, seg)
+    elif seq_lt(tcb.snd_wl1, seg.seq):
         _set_window(tcb, seg)
 
 

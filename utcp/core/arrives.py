@@ -181,7 +181,11 @@ def _check_timestamp(tcb: Tcb, seg: Segment) -> bool:
     if not seg.ts:
         # RFC 7323 3.2: a non-RST segment without the option is silently dropped; but a SYN gets its challenge
         return seg.flags & SYN != 0
-    if seq_lt(seg.ts_val, tcb.ts_recent) and tcb.stack.now - tcb.ts_recent_at < _TS_RECENT_MAX_AGE:
+    if (
+        seg.ts_val != tcb.ts_recent
+        and seq_lt(seg.ts_val, tcb.ts_recent)
+        and tcb.stack.now - tcb.ts_recent_at < _TS_RECENT_MAX_AGE
+    ):
         answer_unacceptable(tcb, seg)
         return False
     return True
@@ -222,7 +226,7 @@ def _keep_timestamp(tcb: Tcb, seg: Segment) -> None:
     Deviation: also of a segment that was sent again because our ACK was lost, as Linux does. Echoing the first
     one's timestamp would make the peer take all the time since for one round trip.
     """
-    if tcb.ts_on and seg.ts and seq_le(seg.seq, tcb.last_ack_sent):
+    if tcb.ts_on and seg.ts and (seg.seq == tcb.last_ack_sent or seq_le(seg.seq, tcb.last_ack_sent)):
         tcb.ts_recent = seg.ts_val
         tcb.ts_recent_at = tcb.stack.now
 

@@ -51,7 +51,7 @@ from utcp.wire.segment import (
     write_syn_options,
     write_user_timeout,
 )
-from utcp.wire.seq import MASK, seq_gt, seq_sub
+from utcp.wire.seq import MASK, seq_sub
 
 _FARTHEST: Final = 0x7FFFFFFF  # a number that is farther ahead is behind
 # States in which data and FIN are sent or sent again
@@ -494,8 +494,9 @@ def _advertise(tcb: Tcb) -> i64:
     rcv_nxt = tcb.rcv_nxt
     scale = tcb.rcv_wscale
     current: i64 = (tcb.rcv_adv - rcv_nxt) & MASK
-    if current > _FARTHEST:
-        current = 0  # RCV.NXT is beyond the edge
+    beyond = current > _FARTHEST  # is RCV.NXT, by what came into a closed window
+    if beyond:
+        current = 0
     if tcb.no_room:
         if not _has_room_again(tcb):
             return 0  # what was promised before is taken back, for there is no memory (SHLD-14)
@@ -513,10 +514,8 @@ def _advertise(tcb: Tcb) -> i64:
         # the scale's unit (RFC 7323 2.4), and what was promised is still accepted
         field += 1
         told = field << scale
-    if told > current or current == 0:
-        edge: i64 = (rcv_nxt + told) & MASK
-        if seq_gt(edge, tcb.rcv_adv):
-            tcb.rcv_adv = edge
+    if told > current or beyond:
+        tcb.rcv_adv = (rcv_nxt + told) & MASK
     return field if field < MAX_WINDOW else MAX_WINDOW
 
 

@@ -38,12 +38,12 @@ class PortRing:
             self._ring = vec[i32](range(FIRST_EPHEMERAL, LAST_EPHEMERAL + 1))
         ring = self._ring
         i = self._next
-        port: i64 = i64(ring[i])
+        port: int = ring[i]  # not i64(...), which is slow where it is interpreted
         if not self._shuffled:
             j: i64 = i + self._random() % (EPHEMERAL_PORTS - i)
-            port = i64(ring[j])
+            port = ring[j]
             ring[j] = ring[i]
-            ring[i] = i32(port)
+            ring[i] = port
         self._next += 1
         if self._next == EPHEMERAL_PORTS:
             self._next = 0
@@ -57,6 +57,6 @@ class PortRing:
             self._block = shake_256(what).digest(_BLOCK)
             self._blocks += 1
             self._used = 0
-        word: i64 = i64(read_i32_be(self._block, self._used)) & 0xFFFFFFFF
+        word: int = read_i32_be(self._block, self._used)
         self._used += 4
-        return word
+        return word & 0xFFFFFFFF

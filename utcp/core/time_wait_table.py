@@ -279,7 +279,9 @@ class _Buckets:
         self._mask: i64 = _GROUP - 1  # all ones, at least _size - 1
 
     def find(self, key: i64) -> i64:
-        record = self._first(self._bucket(key))
+        bucket = self._bucket(key)
+        first: int = self._groups[bucket >> _GROUP_BITS][bucket & (_GROUP - 1)]  # ``_first``, without the call
+        record: i64 = first
         while record != _NONE:
             if self._records.get(record, _KEY) == key:
                 return record
