@@ -17,66 +17,26 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from benchmarks.about import about
 from benchmarks.contests import AWAITED, NOT_TCP, Contender, Contest, contests
-from benchmarks.peers import ROOT
+from benchmarks.goals import verdicts
+from benchmarks.parts import PARTS, run_part
+from benchmarks.record import Record
 from benchmarks.results import print_tables, write_results
 from benchmarks.run import run_once
-from benchmarks.teardown import at_least, header, median_of, seconds
+from benchmarks.teardown import at_least, median_of, seconds
 from benchmarks.workload import Result, Workload
 
 TEARDOWN = "teardown"
-PACKAGES = ("asyncio-utcp", "uvloop", "aioquic", "qh3", "pyenet", "aiortc")
-MODULE = (
-    "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module(sys.argv.pop(1), None, '__main__', True)"
-)
 QUICK_MSL = 0.3  # seconds; all TIME-WAIT records are waited for at the end of each run
-MAX_TW_BUCKETS = Path("/proc/sys/net/ipv4/tcp_max_tw_buckets")
-
-# The other programs, by part: (module, arguments, arguments in a hurry)
-PROGRAMS: dict[str, tuple[str, list[str], list[str]]] = {
-    "throughput": ("throughput", ["--rounds", "5"], ["--rounds", "1", "--seconds", "0.3"]),
-    "latency": ("latency", ["--rounds", "5"], ["--rounds", "1", "--seconds", "0.3"]),
-    "time-wait": ("timewait", ["records"], ["records", "--records", "20000"]),
-    "live": ("live", [], ["--live", "0", "2000"]),
-}
-PARTS = (*PROGRAMS, TEARDOWN)
-
-
-@dataclass
-class Record:
-    """What has been measured, in memory and, if wanted, in a file."""
-
-    path: Path | None
-    entries: dict[str, Any] = field(default_factory=dict)
-
-    def load(self, plan: dict[str, Any]) -> None:
-        """Begin, or go on with what an earlier run left. Raises ValueError if that was another plan."""
-        if self.path is None or not self.path.exists() or not self.path.stat().st_size:
-            self.keep("plan", plan)
-            return
-        lines = self.path.read_text().splitlines(keepends=True)
-        if lines and not lines[-1].endswith("\n"):  # cut short, with the run that wrote it
-            self.path.write_text("".join(lines[:-1]))
-            lines.pop()
-        for entry in map(json.loads, lines):
-            self.entries[entry["key"]] = entry["value"]
-        if self.entries.get("plan") != plan:
-            raise ValueError(f"{self.path} is of a run with other options: {self.entries.get('plan')}")
-
-    def keep(self, key: str, value: Any) -> None:
-        self.entries[key] = value
-        if self.path is not None:
-            with self.path.open("a") as file:
-                file.write(json.dumps({"key": key, "value": value}) + "\n")
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -84,8 +44,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         prog="python -m benchmarks.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="two contests, one short round: whether all works, not how fast")
-    add("--only", action="append", choices=PARTS, help="this part alone; may be given several times")
+    add("--quick", action="store_true", help="three contests, one short round: whether all works, not how fast")
+    add("--only", action="append", choices=(*PARTS, TEARDOWN), help="this part alone; may be given several times")
     add("--rounds", type=at_least(1), metavar="R", help="of teardown (5; quick: 1)")
     add("--seconds", type=seconds, metavar="S", help="measured per round and contender (2; quick: 0.3)")
     add("--minutes", type=seconds, metavar="M", help="nothing is begun after so many (120; quick: 2)")
@@ -93,34 +53,13 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--write", action="store_true", help="write benchmarks/RESULTS.md and its plots (needs matplotlib)")
     add("--json", action="store_true", help="one JSON object instead of the tables")
     options = parser.parse_args(arguments)
-    options.only = options.only or list(PARTS)
+    options.only = options.only or [*PARTS, TEARDOWN]
     options.rounds = options.rounds or (1 if options.quick else 5)
     options.seconds = options.seconds or (0.3 if options.quick else 2.0)
     options.minutes = options.minutes or (2.0 if options.quick else 120.0)
+    if options.write and find_spec("matplotlib") is None:
+        parser.error("argument --write: the plots need matplotlib (pip install '.[bench]')")
     return options
-
-
-def run_program(part: str, quick: bool, within: float) -> dict[str, Any]:
-    """One of the other programs, as it is installed. RuntimeError when it fails or takes longer than ``within`` s."""
-    module, full, short = PROGRAMS[part]
-    command = [
-        sys.executable,
-        "-P",
-        "-c",
-        MODULE,
-        str(ROOT),
-        f"benchmarks.{module}",
-        "--json",
-        *(short if quick else full),
-    ]
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=within, check=True)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"not finished within {within:.0f} s") from None
-    except subprocess.CalledProcessError as error:
-        raise RuntimeError(f"ended with status {error.returncode}") from None
-    figures: dict[str, Any] = json.loads(done.stdout)
-    return figures
 
 
 def workload_of(options: argparse.Namespace, contest: Contest, contender: Contender) -> Workload:
@@ -145,7 +84,7 @@ def measure(options: argparse.Namespace, record: Record) -> int:
     """Do what is not yet recorded, as far as the time goes. Returns how many measurements are left."""
     deadline = time.monotonic() + 60 * options.minutes
     left = 0
-    for part in PROGRAMS:
+    for part in PARTS:
         if part in options.only and part not in record.entries:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -153,7 +92,7 @@ def measure(options: argparse.Namespace, record: Record) -> int:
                 continue
             tell(part)
             try:
-                record.keep(part, run_program(part, options.quick, remaining))
+                record.keep(part, run_part(part, options.quick, remaining))
             except RuntimeError as error:
                 record.keep(part, {"failed": str(error)})
                 tell(f"FAILED: {part}: {error}")
@@ -177,21 +116,35 @@ async def measure_teardown(options: argparse.Namespace, record: Record, deadline
             record.keep(key, {"failed": str(error)})
             tell(f"FAILED: {key}: {error}")
             continue
-        if not result.rate:  # no figure could be trusted
-            record.keep(key, {"failed": "nothing was completed in the interval"})
-            tell(f"FAILED: {key}: nothing was completed in the interval")
+        if why := fault(contender, result):
+            record.keep(key, {"failed": why})
+            tell(f"FAILED: {key}: {why}")
             continue
         record.keep(key, result.as_dict())
         tell(f"round {number + 1}/{options.rounds}: {contest.name}: {contender.name}: {result.rate:,.0f}/s")
     return left
 
 
+def fault(contender: Contender, result: Result) -> str:
+    """Why a measurement does not count, or nothing. What others do wrong is in their line of the table."""
+    if not result.rate:
+        return "nothing was completed in the interval"
+    if contender.peer != "utcp":
+        return ""
+    found = {
+        "errors": result.errors,
+        "unfinished lifecycles": result.unfinished,
+        "pairs of ports reused": result.pairs_reused,
+        "TIME-WAIT records after 2MSL": result.client.get("time_wait_after_2msl"),
+    }
+    return ", ".join(f"{count:,} {name}" for name, count in found.items() if count)
+
+
 def summary(options: argparse.Namespace, record: Record, left: int) -> dict[str, Any]:
     """All figures as one object."""
     skipped: dict[str, str] = {}
-    failed = [
-        f"{part}: {record.entries[part]['failed']}" for part in PROGRAMS if "failed" in record.entries.get(part, {})
-    ]
+    parts = {part: record.entries[part] for part in PARTS if part in options.only and part in record.entries}
+    failed = [f"{part}: {figures['failed']}" for part, figures in parts.items() if "failed" in figures]
     tables = []
     for contest in contests(quick=options.quick) if TEARDOWN in options.only else ():
         rows: dict[str, dict[str, Any]] = {}
@@ -211,6 +164,7 @@ def summary(options: argparse.Namespace, record: Record, left: int) -> dict[str,
                     "against": contender.against,
                     "workload": workload_of(options, contest, contender).as_dict(),
                     **median_of(results),
+                    "kernel": totals(results),
                 }
         add_ratios(rows)
         tables.append(
@@ -222,11 +176,12 @@ def summary(options: argparse.Namespace, record: Record, left: int) -> dict[str,
             }
         )
     return {
-        "header": {**header(), "versions": versions(), "kernel_max_time_wait": max_time_wait(), **installed(tables)},
+        "header": about(tables, record.entries.get("load")),
         "quick": options.quick,
         "rounds": options.rounds,
+        "goals": verdicts(tables, parts),
         "contests": tables,
-        "parts": {part: record.entries[part] for part in PROGRAMS if part in options.only and part in record.entries},
+        "parts": parts,
         "skipped": skipped,
         "failed": failed,
         "left_out": left,
@@ -243,30 +198,10 @@ def add_ratios(rows: dict[str, dict[str, Any]]) -> None:
         row["utcp_ratio"] = ours["rate"] / row["rate"] if ours and name in others else None
 
 
-def installed(tables: list[dict[str, Any]]) -> dict[str, Any]:
-    """What utcp's processes said of themselves."""
-    for table in tables:
-        for row in table["rows"]:
-            if "compiled" in row["client"] and not row["workload"]["interpreted"]:
-                return {name: row["client"][name] for name in ("compiled", "receive_buffer", "gc")}
-    return {}
-
-
-def versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def max_time_wait() -> int | None:
-    try:
-        return int(MAX_TW_BUCKETS.read_text())
-    except OSError:
-        return None
+def totals(results: list[Result]) -> dict[str, int]:
+    """What the kernel counted where it did not keep up, in all rounds; {} where it had nothing to do."""
+    names = ("time_wait_overflow", "listen_overflows")
+    return {name: sum(one.counters[name] for one in results) for name in names if name in results[0].counters}
 
 
 def tell(line: str) -> None:
@@ -294,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         print_tables(whole)
     if options.write:
         write_results(whole)
-    return 1 if whole["failed"] else 0
+    return 1 if whole["failed"] or whole["left_out"] else 0
 
 
 if __name__ == "__main__":

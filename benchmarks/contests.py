@@ -48,7 +48,10 @@ def own(name: str, against: str, note: str = "", **changes: object) -> Contender
 EPOLL = "kernel TCP, C, epoll"
 PROTOCOL, STREAMS = "kernel TCP, protocol, uvloop", "kernel TCP, streams, uvloop"
 SLOW_PROTOCOL, SLOW_STREAMS = f"kernel TCP, protocol, {DEFAULT_LOOP}", f"kernel TCP, streams, {DEFAULT_LOOP}"
-AWAITED = "utcp, protocol, uvloop"
+DIRECT = "utcp, connect() with callbacks, uvloop"
+AWAITED, OWN_STREAMS = "utcp, protocol, uvloop", "utcp, streams, uvloop"
+UNBATCHED = f"{AWAITED}, unbatched"
+INTERPRETED, INTERPRETED_STREAMS = f"{AWAITED}, interpreted", f"{OWN_STREAMS}, interpreted"
 
 EVERYWHERE = [
     Contender(name=EPOLL, peer="epoll", changes={}),
@@ -56,17 +59,17 @@ EVERYWHERE = [
     kernel(STREAMS, api="streams"),
     kernel(SLOW_PROTOCOL, loop="asyncio"),
     kernel(SLOW_STREAMS, api="streams", loop="asyncio"),
-    own("utcp, connect() with callbacks, uvloop", EPOLL, connect="direct"),
+    own(DIRECT, EPOLL, connect="direct"),
     own(AWAITED, PROTOCOL),
-    own("utcp, streams, uvloop", STREAMS, api="streams"),
+    own(OWN_STREAMS, STREAMS, api="streams"),
     own(f"utcp, protocol, {DEFAULT_LOOP}", SLOW_PROTOCOL, loop="asyncio"),
     own(f"utcp, streams, {DEFAULT_LOOP}", SLOW_STREAMS, api="streams", loop="asyncio"),
-    own("utcp, protocol, uvloop, unbatched", PROTOCOL, batched=False),
-    own("utcp, protocol, uvloop, interpreted", PROTOCOL, interpreted=True),
-    own("utcp, streams, uvloop, interpreted", STREAMS, api="streams", interpreted=True),
+    own(UNBATCHED, PROTOCOL, batched=False),
+    own(INTERPRETED, PROTOCOL, interpreted=True),
+    own(INTERPRETED_STREAMS, STREAMS, api="streams", interpreted=True),
 ]
 MANY = own(
-    f"utcp, protocol, uvloop, {MANY_PEERS:,} UDP peers",
+    f"{AWAITED}, {MANY_PEERS:,} UDP peers",
     PROTOCOL,
     "the client is one socket with that many addresses of 127/8",
     udp_peers=MANY_PEERS,
@@ -95,15 +98,18 @@ class Contest:
         return f"{self.in_flight:,} in flight, {self.payload} bytes"
 
     def workload(self, contender: Contender, seconds: float) -> Workload:
-        base = Workload(in_flight=self.in_flight, payload=self.payload, seconds=seconds)
+        warmup = max(0.5, self.in_flight / 3000)  # the first ones all begin, and end, at the same time
+        base = Workload(in_flight=self.in_flight, payload=self.payload, seconds=seconds, warmup=warmup)
         return replace(base, **contender.changes)  # type: ignore[arg-type]
 
 
 def contests(*, quick: bool) -> Iterator[Contest]:
-    """All of them; in a hurry the two that say most."""
+    """All of them; in a hurry those that the goals are about (goals.py)."""
     if quick:
-        yield Contest(64, 0, [*EVERYWHERE, MANY])
-        yield Contest(4, 0, [EVERYWHERE[1], EVERYWHERE[6], *NOT_TCP])
+        pair = [one for one in EVERYWHERE if one.name in (PROTOCOL, AWAITED)]
+        yield Contest(512, 0, [*EVERYWHERE, MANY])
+        yield Contest(1, 0, pair)
+        yield Contest(64, 0, [*pair, *NOT_TCP])
         return
     for payload in (0, 64):
         for in_flight in (1, 64, 512, 4096):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from benchmarks.parts import PARTS
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.md"
@@ -23,15 +25,25 @@ COLUMNS = (
     "TIME-WAIT",
     "pairs reused",
     "errors, unfinished",
+    "peak memory",
 )
+IDLE_LOAD = 0.5
+UNLIKE = """\
+- TIME-WAIT lasts 60 s in the kernel and 2MSL in utcp; the kernel's column counts the whole machine's records
+- where more would wait than the kernel allows (its limit, and how often, are stated) it lets them go at once and does
+  less; utcp keeps all, and after each run waits until they have ended
+- the kernel does part of its work in interrupts, and CPU/lifecycle has only what was charged to the two processes
+- the C program has nothing above epoll, and one thread a side: utcp's callbacks without awaiting are compared with it
+- utcp's FINs go with ACKs that are due anyway, which the kernel sends by themselves: see the segments of a lifecycle
+- utcp's 1,000 UDP peers are compared with the kernel's one address, which makes no difference to the kernel"""
 
 
 def print_tables(whole: dict[str, Any]) -> None:
     print("\n".join(lines(whole)))
 
 
-def lines(whole: dict[str, Any]) -> Iterator[str]:
-    """The whole report."""
+def lines(whole: dict[str, Any], images: list[str] | None = None) -> Iterator[str]:
+    """The whole report, with the lines of its pictures."""
     yield from machine(whole)
     for name, why in whole["skipped"].items():
         yield f"- SKIPPED: {name}: {why}"
@@ -39,6 +51,9 @@ def lines(whole: dict[str, Any]) -> Iterator[str]:
         yield f"- FAILED: {failure}"
     if whole["left_out"]:
         yield f"- LEFT OUT for lack of time: {whole['left_out']} measurements; medians are of the rounds made"
+    yield from goal_lines(whole)
+    yield from images or []
+    yield from unlike(whole)
     for contest in whole["contests"]:
         yield from contest_lines(contest)
     for part, figures in whole["parts"].items():
@@ -50,13 +65,55 @@ def machine(whole: dict[str, Any]) -> Iterator[str]:
     low, high = facts["kernel_ephemeral_ports"]
     compiled = {True: "compiled", False: "INTERPRETED, no compiled build is installed"}.get(facts.get("compiled"), "?")
     versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
-    yield f"- {facts['cpus']} CPUs, {facts['system']}, Python {facts['python']}; utcp is {compiled}; {versions}"
+    processor = f"{facts['processor']}, " if "processor" in facts else ""
+    memory = f"{facts['memory'] / 2**30:.0f} GiB, " if "memory" in facts else ""
+    yield f"- {facts['cpus']} CPUs, {processor}{memory}{facts['system']}, Python {facts['python']}"
+    yield f"- utcp is {compiled}; {versions}"
+    if facts["load"] is not None:
+        idle = "" if facts["load"] < IDLE_LOAD else ": THE MACHINE WAS NOT IDLE"
+        yield f"- load average when the run began: {facts['load']:.2f}{idle}"
     hurry = ", in a hurry: the figures mean little" if whole["quick"] else ""
-    yield f"- {whole['rounds']} rounds, medians of them{hurry}"
-    if "gc" in facts:
-        yield f"- garbage collection on in all processes, threshold {facts['gc']['threshold']} (Python's default)"
-        yield f"- utcp's UDP receive buffer as granted: {facts['receive_buffer']:,} bytes"
+    yield f"- {whole['rounds']} rounds of all, medians of them{hurry}; those who are compared take turns"
+    yield from collections(facts["gc"])
+    if "receive_buffer" in facts:
+        options = " and ".join(name for name in ("timestamps", "sack") if facts[name])
+        yield f"- utcp's UDP receive buffer as granted: {facts['receive_buffer']:,} bytes; TCP options: {options}"
     yield f"- kernel: ephemeral ports {low} to {high}, TIME-WAIT 60 s, at most {facts['kernel_max_time_wait']} records"
+
+
+def collections(found: list[dict[str, Any]]) -> Iterator[str]:
+    """One line where all processes said the same of their garbage collection, as they should."""
+    for one in found:
+        where = "all Python processes of both sides" if len(found) == 1 else "SOME of the Python processes"
+        default = " (Python's default)" if tuple(one["threshold"]) == gc.get_threshold() else ""
+        state = "on" if one["enabled"] else "OFF"
+        yield (
+            f"- garbage collection {state} in {where}, threshold {tuple(one['threshold'])}{default}, "
+            f"{one['frozen']} objects frozen"
+        )
+
+
+def goal_lines(whole: dict[str, Any]) -> Iterator[str]:
+    yield "\n## Goals\n"
+    yield "| in flight | workload | beside | ratio | in single rounds | at least | aim | reached |"
+    yield "|--:|---|---|--:|--:|--:|--:|---|"
+    for goal in whole["goals"]:
+        found = "-" if goal["ratio"] is None else f"{goal['ratio']:.2f}"
+        rounds = f"{min(goal['ratios']):.2f} to {max(goal['ratios']):.2f}" if goal["ratios"] else "-"
+        yield (
+            f"| {goal['in_flight']} | {goal['workload']} | {goal['theirs']} | {found} | {rounds} "
+            f"| {goal['least']:g} | {goal['aim']:g} | {goal['reached']} |"
+        )
+    yield "\n0 bytes, and of rates the ratio of the medians; bulk: Gbit/s of one connection, beside asyncio's protocol."
+
+
+def unlike(whole: dict[str, Any]) -> Iterator[str]:
+    """What is not the same on both sides of a comparison."""
+    yield "\n## Not like for like\n"
+    yield from UNLIKE.splitlines()
+    notes = {row["name"]: row["note"] for contest in whole["contests"] for row in contest["rows"] if row["note"]}
+    for name, note in notes.items():
+        yield f"- {name}: {note}"
 
 
 def contest_lines(contest: dict[str, Any]) -> Iterator[str]:
@@ -66,9 +123,6 @@ def contest_lines(contest: dict[str, Any]) -> Iterator[str]:
     for row in contest["rows"]:
         yield "| " + " | ".join(cells(row)) + " |"
     yield ""
-    for row in contest["rows"]:
-        if row["note"]:
-            yield f"- {row['name']}: {row['note']}"
     yield from circumstances(contest["rows"])
 
 
@@ -83,6 +137,7 @@ def cells(row: Row) -> Iterator[str]:
     yield f"{row['time_wait']:,.0f}"
     yield "-" if row["pairs_reused"] is None else f"{row['pairs_reused']:,}"
     yield f"{row['errors']}, {row['unfinished']}"
+    yield f"{row['peak_rss_client'] / 2**20:,.0f} + {row['peak_rss_server'] / 2**20:,.0f} MiB"
 
 
 def ratio(row: Row) -> str:
@@ -96,7 +151,7 @@ def ratio(row: Row) -> str:
 def circumstances(rows: list[Row]) -> Iterator[str]:
     """What the run of a contest was like, for both kinds of TCP."""
     ours = [row for row in rows if row["name"].startswith("utcp")]
-    theirs = [row["counters"] for row in rows if "time_wait_overflow" in row["counters"]]
+    theirs = [row["kernel"] for row in rows if row["kernel"]]
     if ours:
         client, workload = ours[0]["client"], ours[0]["workload"]
         drained = sum(row["client"].get("time_wait_after_2msl", 0) for row in ours)
@@ -104,14 +159,18 @@ def circumstances(rows: list[Row]) -> Iterator[str]:
             f"- utcp: MSL {workload['msl']:g} s, {client['server_ports']} server ports behind one UDP socket, "
             f"{drained} TIME-WAIT records after 2MSL"
         )
+        yield f"- utcp: {sum(row['retransmissions'] for row in ours):,} retransmissions in all rounds"
     if theirs:
-        overflows = sum(one["time_wait_overflow"] for one in theirs)
-        yield f"- kernel: {overflows:,} TIME-WAIT records over its limit in the last round (the whole machine's)"
-    yield "- not like for like: the kernel's TIME-WAIT lasts 60 s, utcp's 2MSL; its column counts the machine's"
+        overflows, refused = (sum(one[name] for one in theirs) for name in ("time_wait_overflow", "listen_overflows"))
+        yield (
+            f"- kernel (the whole machine), all rounds: {overflows:,} TIME-WAIT records over its limit, "
+            f"{refused:,} overflows of a listen queue"
+        )
 
 
 def part_lines(part: str, figures: dict[str, Any]) -> Iterator[str]:
-    yield f"\n## {part.capitalize()}\n"
+    yield f"\n## {PARTS[part].title}\n"
+    yield f"{PARTS[part].note}\n"
     if "failed" in figures:
         yield f"FAILED: {figures['failed']}"
     elif "ratios" in figures:
@@ -137,6 +196,8 @@ def part_lines(part: str, figures: dict[str, Any]) -> Iterator[str]:
 
 
 def show(value: Any) -> str:
+    if value is None:
+        return "-"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     return f"{value:,.2f}" if isinstance(value, float) else f"{value:,}"
@@ -144,52 +205,9 @@ def show(value: Any) -> str:
 
 def write_results(whole: dict[str, Any], target: Path = RESULTS, plots: Path = PLOTS) -> None:
     """The report with its plots. ImportError without matplotlib."""
-    drawn = draw(whole, plots)
-    images = [f"![{title}]({plots.name}/{file.name})" for title, file in drawn.items()]
-    intro = [
-        "# Results",
-        "",
-        "Written by `python -m benchmarks.compare --write`. Ratios count; the rest holds for this machine.",
-        "",
-    ]
-    body = list(lines(whole))
-    first = next((place for place, line in enumerate(body) if is_title(line)), len(body))
-    target.write_text("\n".join([*intro, *body[:first], "", *images, *body[first:]]) + "\n")
+    from benchmarks.plots import draw
 
-
-def is_title(line: str) -> bool:
-    return line.startswith("\n## ")
-
-
-def draw(whole: dict[str, Any], plots: Path) -> dict[str, Path]:
-    """A plot for each payload, of the rates over the number in flight. Returns their files by title."""
-    matplotlib: Any = import_module("matplotlib")
-    matplotlib.use("svg")
-    pyplot: Any = import_module("matplotlib.pyplot")
-    # The same figures make the same small file
-    pyplot.rcParams.update({"svg.hashsalt": "utcp", "svg.fonttype": "none"})
-    plots.mkdir(exist_ok=True)
-    drawn = {}
-    for payload in sorted({contest["payload"] for contest in whole["contests"]}):
-        chosen = [contest for contest in whole["contests"] if contest["payload"] == payload]
-        series: dict[str, list[tuple[int, float]]] = {}
-        for contest in chosen:
-            for row in contest["rows"]:
-                series.setdefault(row["name"], []).append((contest["in_flight"], row["rate"]))
-        figure, axes = pyplot.subplots(figsize=(9, 5))
-        axes.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
-        for name, points in series.items():
-            style = "-" if name.startswith("utcp") else "--"
-            axes.plot(*zip(*sorted(points), strict=True), style, marker="o", markersize=3, label=name)
-        title = f"Lifecycles per second, {payload} bytes"
-        axes.set(xscale="log", yscale="log", xlabel="in flight", ylabel="lifecycles/s", title=title)
-        counts = [contest["in_flight"] for contest in chosen]
-        axes.set_xticks(counts, map(str, counts))
-        axes.minorticks_off()
-        axes.grid(visible=True, alpha=0.3)
-        axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
-        path = plots / f"teardown-{payload}.svg"
-        figure.savefig(path, bbox_inches="tight", metadata={"Date": None})
-        pyplot.close(figure)
-        drawn[title] = path
-    return drawn
+    images = [f"\n![{title}]({plots.name}/{file.name})" for title, file in draw(whole, plots).items()]
+    command = "python -m benchmarks.compare --write" + (" --quick" if whole["quick"] else "")
+    intro = f"# Results\n\nWritten by `{command}`. Ratios count; the rest holds for this machine.\n"
+    target.write_text("\n".join([intro, *lines(whole, images)]) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks import compare
+from benchmarks import compare, idle
+from benchmarks.about import about
 from benchmarks.contests import AWAITED, EVERYWHERE, MANY, NOT_TCP, PROTOCOL, Contender, Contest, contests
+from benchmarks.goals import GOALS, verdicts
+from benchmarks.parts import PARTS, run_part
 from benchmarks.peers import OTHERS, PEERS, ROOT, Listening
-from benchmarks.results import write_results
+from benchmarks.results import lines, write_results
 from benchmarks.run import run_once
-from benchmarks.workload import Workload
+from benchmarks.workload import Result, Workload
 
 SHORT = Workload(in_flight=4, seconds=0.3, warmup=0.1, msl=0.1, ports=3)
 NOBODY = Contender(name="nobody", peer="nobody", changes={})
@@ -69,7 +73,7 @@ def test_a_run_is_gone_on_with(
     record = tmp_path / "record.jsonl"
     _, first, _ = run(capsys, "--resume", str(record))
     kept = record.read_text().splitlines(keepends=True)
-    record.write_text("".join(kept[:2]) + kept[2][:40])  # as of a run that was ended in the middle of writing
+    record.write_text("".join(kept[:3]) + kept[3][:40])  # as of a run that was ended in the middle of writing
     _, second, err = run(capsys, "--resume", str(record))
     assert PROTOCOL not in err
     assert AWAITED in err
@@ -85,31 +89,91 @@ def test_what_the_time_does_not_allow_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     only(monkeypatch, PAIR)
-    _, whole, _ = run(capsys, "--minutes", "0.000001")
-    assert whole["left_out"] == 2
+    status, whole, _ = run(capsys, "--minutes", "0.000001")
+    assert (status, whole["left_out"]) == (1, 2)
     assert whole["contests"][0]["rows"] == []
 
 
-def test_who_fails_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    class Dead:
-        name = "dead"
+class Dead:
+    """A peer whose processes end at once."""
 
-        def server(self, workload: Workload) -> list[str]:
-            return ["false"]
+    name = "dead"
 
-        def client(self, workload: Workload, listening: Listening) -> list[str]:
-            return ["false"]
+    def server(self, workload: Workload) -> list[str]:
+        return ["false"]
 
-        def system_counters(self) -> dict[str, int]:
-            return {}
+    def client(self, workload: Workload, listening: Listening) -> list[str]:
+        return ["false"]
 
-    monkeypatch.setitem(PEERS, "nobody", Dead())
+    def system_counters(self) -> dict[str, int]:
+        return {}
+
+
+def test_who_fails_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    record = tmp_path / "record.jsonl"
     only(monkeypatch, [NOBODY, *PAIR])
-    status, whole, err = run(capsys)
+    with monkeypatch.context() as patch:
+        patch.setitem(PEERS, "nobody", Dead())
+        status, whole, err = run(capsys, "--resume", str(record))
     assert status == 1
     assert "ended early with status 1" in whole["failed"][0]
     assert "FAILED: 4 in flight, 0 bytes | nobody" in err
     assert len(whole["contests"][0]["rows"]) == 2
+
+    monkeypatch.setitem(PEERS, "nobody", PEERS["kernel"])  # it has been mended, and is tried again
+    status, whole, err = run(capsys, "--resume", str(record))
+    assert (status, whole["failed"], len(err.splitlines())) == (0, [], 1)
+    assert len(whole["contests"][0]["rows"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"rate": 0.0}, "nothing was completed"),
+        ({"errors": 3}, "3 errors"),
+        ({"unfinished": 1}, "1 unfinished"),
+        ({"pairs_reused": 7}, "7 pairs"),
+        ({"client": {"time_wait_after_2msl": 5}}, "5 TIME-WAIT"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_what_does_not_count(changes: dict[str, Any], why: str) -> None:
+    figures: dict[str, Any] = dict.fromkeys(Result.__dataclass_fields__, 0)
+    clean = Result(**figures | {"rate": 9.0, "client": {"time_wait_after_2msl": 0}})
+    ours = PAIR[1]
+    assert compare.fault(ours, clean) == ""
+    assert why in compare.fault(ours, replace(clean, **changes))
+
+
+def row(name: str, *rates: float) -> dict[str, Any]:
+    return {"name": name, "rate": sorted(rates)[len(rates) // 2], "rates": list(rates)}
+
+
+def test_goals() -> None:
+    """By the ratio of medians; single rounds go together by their number, as long as none is missing."""
+    many = {"in_flight": 512, "payload": 0, "rows": [row(PROTOCOL, 10.0, 20.0, 30.0), row(AWAITED, 50.0, 82.0, 90.0)]}
+    one = {"in_flight": 1, "payload": 0, "rows": [row(PROTOCOL, 10.0, 10.0), row(AWAITED, 5.0)]}
+    other = {"in_flight": 64, "payload": 64, "rows": [row("aioquic", 1.0), row(AWAITED, 1000.0)]}
+    bulk = {"utcp": {"figure": 6.0, "figures": [6.0]}, "kernel": {"figure": 5.0, "figures": [5.0]}}
+    found = {goal["workload"]: goal for goal in verdicts([many, one, other], {"throughput": bulk})}
+    assert len(found) == len(GOALS) == 9
+    awaited, single, quic = (found[name] for name in ("await create_connection", "one at a time", "beside QUIC"))
+    assert (awaited["ratio"], awaited["ratios"], awaited["reached"]) == (4.1, [5.0, 4.1, 3.0], "goal")
+    assert (single["ratio"], single["ratios"], single["reached"]) == (0.5, [], "MISSED")
+    assert (quic["ratio"], quic["reached"]) == (None, "not measured")  # the goal is about lifecycles without payload
+    assert (found["bulk"]["ratio"], found["bulk"]["reached"]) == (1.2, "aim")
+
+
+def test_every_goal_is_measured() -> None:
+    for quick in (True, False):
+        rows = [
+            {"in_flight": one.in_flight, "payload": one.payload, "rows": [row(who.name, 1.0) for who in one.contenders]}
+            for one in contests(quick=quick)
+        ]
+        peers = {name: {"figure": 1.0, "figures": [1.0]} for name in ("utcp", "kernel")}
+        assert {goal["ratio"] for goal in verdicts(rows, {"throughput": peers})} == {1.0}
 
 
 def test_who_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -185,7 +249,7 @@ def test_all_that_is_promised_is_in_the_full_run() -> None:
 
 def test_a_part_that_takes_too_long() -> None:
     with pytest.raises(RuntimeError, match="not finished within 0 s"):
-        compare.run_program("live", True, 0.01)
+        run_part("live", True, 0.01)
 
 
 def test_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -197,13 +261,69 @@ def test_the_report(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
     report = (tmp_path / "RESULTS.md").read_text()
     for expected in (PROTOCOL, AWAITED, "MSL 0.3 s", "0 TIME-WAIT records after 2MSL", "ephemeral ports", "threshold"):
         assert expected in report
+    for expected in ("## Goals", "| not measured |", "## Not like for like", "load average", "(Python's default)"):
+        assert expected in report
     assert str(ROOT) not in report
     assert "(results/teardown-0.svg)" in report
     assert (tmp_path / "results" / "teardown-0.svg").stat().st_size < 50_000
 
 
+def test_a_machine_that_was_not_idle_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    only(monkeypatch, [])
+    for load, named in ((7.0, True), (0.1, False)):
+        monkeypatch.setattr("os.getloadavg", lambda load=load: (load, 0.0, 0.0))
+        _, whole, _ = run(capsys)
+        assert ("NOT IDLE" in "\n".join(lines(whole))) == named
+
+
+def test_plots_that_cannot_be_are_refused_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit):
+        compare.parse(["--write"])
+    assert "matplotlib" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["idle", "capture"])
+def test_other_parts_as_they_are_shown(part: str) -> None:
+    figures = run_part(part, True, 170)
+    header = about([], 0.0)
+    whole = {"header": header, "quick": True, "rounds": 1, "contests": [], "skipped": {}, "failed": [], "left_out": 0}
+    report = "\n".join(lines({**whole, "goals": verdicts([], {}), "parts": {part: figures}}))
+    assert f"## {PARTS[part].title}" in report
+    if part == "idle":
+        assert [(one["stack"], one["api"]) for one in figures["rows"]] == [
+            (stack, api) for stack in ("kernel", "utcp") for api in ("protocol", "streams")
+        ]
+        assert all(one["connections"] == 500 for one in figures["rows"])
+        if sys.platform == "linux":
+            assert all(one["process, bytes each"] > 500 for one in figures["rows"])
+    else:
+        assert f"| complete | {figures['lifecycles']:,} |" in report
+
+
+def test_a_capture_with_a_gap_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for complete, lifecycles in ((4, 5), (0, 0)):
+        printed = json.dumps({"capture": {"lifecycles": lifecycles, "complete": complete}})
+        done = subprocess.CompletedProcess([], 0, printed)
+        monkeypatch.setattr("benchmarks.parts.subprocess.run", lambda *_, done=done, **__: done)
+        with pytest.raises(RuntimeError, match=f"{complete} of {lifecycles} lifecycles"):
+            run_part("capture", True, 10)
+
+
+def test_too_many_idle_connections(capsys: pytest.CaptureFixture[str]) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard in (resource.RLIM_INFINITY, -1) or hard > 1 << 24:
+        pytest.skip("SKIPPED: so many files are allowed that no number of connections is too many")
+    assert idle.main(["--connections", str(hard)]) == 1
+    assert "file descriptors" in capsys.readouterr().err
+
+
 def test_live_connections_as_a_part_of_it() -> None:
-    rows = compare.run_program("live", True, 170)["rows"]
+    rows = run_part("live", True, 170)["rows"]
     assert [(row["kind"], row["live"]) for row in rows] == [
         ("idle", 0),
         ("idle", 2000),
