@@ -31,7 +31,7 @@ from benchmarks.goals import verdicts
 from benchmarks.parts import PARTS, run_part
 from benchmarks.record import Record
 from benchmarks.results import print_tables, write_results
-from benchmarks.run import run_once
+from benchmarks.run import allow_files, run_once
 from benchmarks.teardown import at_least, median_of, seconds
 from benchmarks.workload import Result, Workload
 
@@ -214,7 +214,9 @@ def main(arguments: list[str] | None = None) -> int:
     plan = {name: getattr(options, name) for name in ("quick", "rounds", "seconds")}
     try:
         record.load(plan)
-    except (ValueError, OSError) as error:
+        if TEARDOWN in options.only:
+            allow_files(max(contest.in_flight for contest in contests(quick=options.quick)))
+    except (ValueError, OSError, RuntimeError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     for contender in {

@@ -14,7 +14,6 @@ import asyncio
 import gc
 import json
 import multiprocessing
-import resource
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 
 import utcp
 from benchmarks.pressure import resident_bytes
+from benchmarks.run import allow_files
 from benchmarks.stacks import Listening, Stack, make_stack
 from benchmarks.teardown import at_least
 from benchmarks.worker import until
@@ -30,7 +30,6 @@ from benchmarks.workload import Api, Workload
 STACKS = ("kernel", "utcp")
 APIS: tuple[Api, ...] = ("protocol", "streams")
 AT_ONCE = 200  # connections being opened
-SPARE_FILES = 100  # descriptors that are none of a connection's
 WARM_UP = 50  # connections opened before, for what only the first ones bring
 SETTLED_WITHIN = 20.0  # seconds
 MEMINFO = Path("/proc/meminfo")
@@ -124,19 +123,9 @@ def measure(stack: str, api: Api, count: int) -> dict[str, Any]:
     """One row, in a process of its own."""
     import uvloop
 
-    allow_files(2 * (count + WARM_UP) + SPARE_FILES)
+    allow_files(2 * (count + WARM_UP))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(grow(stack, api, count))
-
-
-def allow_files(count: int) -> None:
-    """Raises RuntimeError where the system does not allow so many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if count > soft:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
-        except (ValueError, OSError):
-            raise RuntimeError(f"{count:,} file descriptors are needed, {hard:,} allowed (ulimit -n)") from None
 
 
 def slab_bytes() -> int | None:

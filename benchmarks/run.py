@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import resource
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,6 +14,7 @@ from benchmarks.peers import Peer
 from benchmarks.workload import Report, Result, Workload
 
 READY_WITHIN = 20.0  # seconds to start, or to stop
+SPARE_FILES = 100  # descriptors that are none of a connection's
 
 
 async def run_once(workload: Workload, peer: Peer) -> Result:
@@ -37,6 +39,17 @@ async def run_once(workload: Workload, peer: Peer) -> Result:
     if after:
         system["time_wait"] = after["time_wait"]
     return result(peer, client_report, server_report, system)
+
+
+def allow_files(connections: int) -> None:
+    """A descriptor for each in this process and those it starts. RuntimeError where the system allows less."""
+    count = connections + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and count > soft:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+        except (ValueError, OSError):
+            raise RuntimeError(f"{count:,} file descriptors are needed, {hard:,} allowed (ulimit -n)") from None
 
 
 @contextlib.asynccontextmanager
