@@ -50,7 +50,7 @@ async def running(program: str, *arguments: object) -> AsyncIterator[asyncio.sub
                 await process.wait()
 
 
-async def ended(process: asyncio.subprocess.Process, timeout: float = 60) -> tuple[int, str, str]:
+async def ended(process: asyncio.subprocess.Process, timeout: float = 120) -> tuple[int, str, str]:
     """Wait for the end; returns exit code, output and errors."""
     output, errors = await asyncio.wait_for(process.communicate(), timeout)
     assert process.returncode is not None
