@@ -18,6 +18,7 @@ from aiohttp.test_utils import TestServer
 import utcp
 from libraries.apps import BODY, HELLO, hello, session, site
 from libraries.carried import HOST, NAME, Carried, kernel_refuses
+from support.patience import PATIENCE
 
 
 async def stream(request: web.Request) -> web.StreamResponse:
@@ -176,20 +177,24 @@ async def test_a_server_that_dies_in_the_middle() -> None:
 
 
 async def test_a_client_that_gives_up_cancels_the_handler() -> None:
-    gone = asyncio.get_running_loop().create_future()
+    begun, gone = (asyncio.get_running_loop().create_future() for _ in range(2))
 
     async def sleep(request: web.Request) -> web.Response:
+        begun.set_result(None)
         try:
-            await asyncio.sleep(30)
+            await asyncio.sleep(3600)
         except asyncio.CancelledError:
             gone.set_result(None)
             raise
         raise AssertionError
 
     async with site(web.get("/sleep", sleep), handler_cancellation=True) as url, session() as client:
-        with pytest.raises(TimeoutError):
-            await client.get(f"{url}/sleep", timeout=aiohttp.ClientTimeout(total=0.1))
-        await asyncio.wait_for(gone, 5)
+        asking = asyncio.ensure_future(client.get(f"{url}/sleep"))
+        await begun
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await asyncio.wait_for(gone, PATIENCE)
 
 
 async def test_a_local_address() -> None:

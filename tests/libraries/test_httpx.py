@@ -9,8 +9,11 @@ import ssl
 import httpx
 import pytest
 
+import utcp
 from libraries.apps import BODY, HELLO, site
 from libraries.carried import NAME, Carried
+from support.patience import until
+from utcp.aio.loops import endpoints_of
 
 
 async def test_requests_on_one_connection(carried: Carried) -> None:
@@ -35,11 +38,17 @@ async def test_a_stream(carried: Carried) -> None:
         assert carried.bytes > 2 * len(BODY)
 
 
+def established() -> int:
+    """Ends of connections that neither side has closed."""
+    endpoints = endpoints_of(asyncio.get_running_loop()).endpoints
+    return sum(endpoint.stats().states.get(utcp.State.ESTABLISHED, 0) for endpoint in endpoints)
+
+
 async def test_an_idle_connection_that_the_server_closed_is_not_used_again(carried: Carried) -> None:
     """httpcore polls the transport's socket before it takes a connection from its pool."""
     async with site(keepalive_timeout=0.05) as url, httpx.AsyncClient() as client:
         assert (await client.get(url)).text == HELLO
-        await asyncio.sleep(0.3)
+        await until(lambda: established() == 0)
         assert (await client.get(url)).text == HELLO
         assert carried.connections == 2
 

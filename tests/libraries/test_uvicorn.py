@@ -22,6 +22,7 @@ import uvicorn
 import utcp
 from libraries.apps import session
 from libraries.carried import NAME, Carried, kernel_refuses
+from support.patience import PATIENCE
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -108,13 +109,13 @@ async def test_its_command_line() -> None:
     process = await asyncio.create_subprocess_exec(*PROGRAM, *OPTIONS, env=env, stderr=asyncio.subprocess.PIPE)
     assert process.stderr is not None
     try:
-        said = await asyncio.wait_for(process.stderr.readuntil(b"Press CTRL+C"), 20)
+        said = await asyncio.wait_for(process.stderr.readuntil(b"Press CTRL+C"), PATIENCE)
         (port,) = re.findall(rb"running on http://127\.0\.0\.1\.utcp:(\d+)", said)
         async with httpx.AsyncClient() as client:
             response = await client.get(f"http://{NAME}:{int(port)}/c")
             assert response.text == "GET /c 0 bytes from 127.0.0.1"
         process.send_signal(signal.SIGINT)
-        said = await asyncio.wait_for(process.stderr.read(), 20)
+        said = await asyncio.wait_for(process.stderr.read(), PATIENCE)
         assert b"Finished server process" in said
         assert b"Traceback" not in said
     finally:
