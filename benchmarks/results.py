@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.goals import BULK
 from benchmarks.parts import PARTS
 
 FOLDER = Path(__file__).parent
@@ -51,9 +52,11 @@ def lines(whole: dict[str, Any], images: list[str] | None = None) -> Iterator[st
         yield f"- FAILED: {failure}"
     if whole["left_out"]:
         yield f"- LEFT OUT for lack of time: {whole['left_out']} measurements; medians are of the rounds made"
-    yield from goal_lines(whole)
+    if whole["contests"] or BULK in whole["parts"]:
+        yield from goal_lines(whole)
     yield from images or []
-    yield from unlike(whole)
+    if whole["contests"]:
+        yield from unlike(whole)
     for contest in whole["contests"]:
         yield from contest_lines(contest)
     for part, figures in whole["parts"].items():
