@@ -12,11 +12,14 @@ from utcp.trace.merge import Passage
 GRACEFUL: dict[str, Any] = {"reason": "graceful", "last_ack_missing": False}
 
 
-def passage(flags: str, t: int = 5_000_000, *, resent: bool = False, lost: bool = False) -> Passage:
+def passage(
+    flags: str, t: int = 5_000_000, *, sender: str = "client", resent: bool = False, lost: bool = False
+) -> Passage:
     record: dict[str, Any] = {"flags": flags, "len": 0, "wnd": 1000, "options": []}
     if resent:
         record["retransmission"] = True
-    return Passage(t, "client", "server", record, (1, 2), 1, 1, "CLOSED", "CLOSED", "CLOSED", lost=lost)
+    receiver = {"client": "server", "server": "client"}[sender]
+    return Passage(t, sender, receiver, record, (1, 2), 1, 1, "CLOSED", "CLOSED", "CLOSED", lost=lost)
 
 
 def report(*passages: Passage, **changes: Any) -> Report:
@@ -73,6 +76,13 @@ def test_a_reset_before_that_is_a_failure_even_then() -> None:
 
 def test_a_fin_that_was_repeated_after_time_wait_is_named_and_no_failure() -> None:
     made = report(passage("R", 9_500_000))
+    assert made.problems == []
+    assert "answered with a RST" in made.verdict
+
+
+def test_an_ack_that_was_repeated_after_last_ack_is_named_and_no_failure() -> None:
+    assert report(passage("R", 7_500_000, sender="server")).problems == ["1 RST"]
+    made = report(passage("R", 8_500_000, sender="server"))
     assert made.problems == []
     assert "answered with a RST" in made.verdict
 

@@ -36,7 +36,7 @@ class Report:
         if missing:
             return f"{verdict}; the {missing[0]}'s LAST-ACK outlived the other side's TIME-WAIT, and saw no last ACK"
         if any(self._is_late_reset(passage) for passage in self.passages):
-            return f"{verdict}; a FIN was repeated after TIME-WAIT was over, and answered with a RST"
+            return f"{verdict}; what was repeated after that, a FIN or its ACK, was answered with a RST"
         return verdict
 
     def final_state(self, side: str) -> str:
@@ -88,8 +88,9 @@ class Report:
         return [f"{count} RST"] if count else []
 
     def _is_late_reset(self, passage: Passage) -> bool:
-        """Whether it answers a FIN that was repeated after the other side had left TIME-WAIT."""
-        over = [t for t, old, _ in self.transitions[passage.sender] if old == "TIME-WAIT"]
+        """Whether its sender was through with the connection: it answers a FIN that was repeated after TIME-WAIT was
+        over, or the ACK of a FIN that left twice, another one of which had ended LAST-ACK."""
+        over = [t for t, old, _ in self.transitions[passage.sender] if old in ("TIME-WAIT", "LAST-ACK")]
         return "R" in passage.record["flags"] and any(t <= passage.sent_at for t in over)
 
     def _side(self, side: str, origin: int) -> dict[str, Any]:
