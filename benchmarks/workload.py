@@ -15,7 +15,7 @@ class Workload:
     """Full connection lifecycles between two processes: connect, optional echo, half-close, EOF, close.
 
     A lifecycle is done when both ends have been told. ``in_flight`` of them go on at any moment for
-    ``seconds``, after ``warmup`` seconds that do not count.
+    ``seconds`` (or longer, until the first is done), after ``warmup`` seconds that do not count.
     """
 
     in_flight: int = 512

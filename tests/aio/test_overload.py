@@ -93,7 +93,7 @@ async def test_a_receive_buffer_that_overflows() -> None:
         async with utcp.Endpoint(datagrams) as theirs, await utcp.Endpoint.create((HOST, 0), gso=False) as ours:
             accepted = Accepted()
             await theirs.create_server(accepted)
-            config = utcp.Config(max_segment_size=1000)
+            config = utcp.Config(max_segment_size=1000, rto_min=0.02)
             clients = [
                 await ours.create_connection(Recorder, HOST, theirs.local_addr[1], config=config) for _ in range(10)
             ]
