@@ -76,7 +76,8 @@ def machine(whole: dict[str, Any]) -> Iterator[str]:
         idle = "" if facts["load"] < IDLE_LOAD else ": THE MACHINE WAS NOT IDLE"
         yield f"- load average when the run began: {facts['load']:.2f}{idle}"
     hurry = ", in a hurry: the figures mean little" if whole["quick"] else ""
-    yield f"- {whole['rounds']} rounds of all, medians of them{hurry}; those who are compared take turns"
+    rounds = "one round" if whole["rounds"] == 1 else f"{whole['rounds']} rounds, medians of them"
+    yield f"- {rounds}{hurry}; those who are compared take turns"
     yield from collections(facts["gc"])
     if "receive_buffer" in facts:
         options = " and ".join(name for name in ("timestamps", "sack") if facts[name])
