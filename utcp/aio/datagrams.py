@@ -307,7 +307,7 @@ class UdpSocket:
 
     def send(self, payload: bytes, segment_size: int, local: Address, peer: Address, ecn: int = 0) -> int:
         size = len(payload)
-        if size <= segment_size:
+        if 0 < size <= segment_size:
             return 0 if self._send_one(payload, 0, local, peer, ecn) == BLOCKED else size
         sent = 0
         while sent < size:
