@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -14,7 +15,7 @@ MANY = 32
 
 
 async def lifecycles(count: int) -> int:
-    """So many at once over streams, both ends on one endpoint; the segments that all of them took."""
+    """So many at once over streams, twice, both ends on one endpoint; the segments that all of the second time took."""
 
     async def handle(reader: utcp.StreamReader, writer: utcp.StreamWriter) -> None:
         assert await reader.read() == b""
@@ -31,16 +32,42 @@ async def lifecycles(count: int) -> int:
             writer.close()
             return await writer.transport.closed()
 
+        await asyncio.gather(*[live() for _ in range(count)])  # it learns that there are tasks
+        before = endpoint.stats().counters.segments_out
         infos = await asyncio.gather(*[live() for _ in range(count)])
         assert {(info.reason, info.retransmissions) for info in infos} == {("graceful", 0)}
-        segments = endpoint.stats().counters.segments_out
         server.close()
-        return segments
+        return endpoint.stats().counters.segments_out - before
 
 
 async def test_few_and_many() -> None:
     assert await lifecycles(1) == 7  # each ACK of the textbook on its own
     assert await lifecycles(MANY) < 6 * MANY
+
+
+async def test_tasks_that_compute_for_long() -> None:
+    """The ACKs leave after some of them, not after all: MUST-40."""
+    async with (
+        await utcp.Endpoint.create((HOST, 0)) as client,
+        await utcp.Endpoint.create((HOST, 0)) as host,
+    ):
+        server = await utcp.create_server(Accepted(), HOST, host.local_addr[1], endpoint=host)
+
+        async def sent_before_each(seconds: float) -> list[int]:
+            sent = []
+
+            async def live() -> None:
+                await client.create_connection(asyncio.Protocol, HOST, host.local_addr[1])
+                sent.append(client.stats().counters.segments_out)
+                time.sleep(seconds)  # noqa: ASYNC251
+
+            await asyncio.gather(*[live() for _ in range(MANY)])
+            return [n - sent[0] for n in sent]
+
+        await sent_before_each(0)  # it learns that there are tasks
+        assert (await sent_before_each(0.02))[-1] == MANY  # 0.64 s
+        server.close()
+        client.abort()
 
 
 @pytest.mark.parametrize("count", [1, MANY])

@@ -29,8 +29,10 @@ PATIENCE: Final = 256  # turns without reaching the end of the socket's queue be
 FLUSH_SEGMENTS: Final = 32  # so much is sent at once, that the peer may start on it while we go on
 SMALL: Final = 256  # bytes: no bulk transfer, which gains by answering for several segments at once
 FEW_CONNECTIONS: Final = 4
+WATCH_EVERY: Final = 8  # connections whose tasks are woken
 ROUNDS: Final = 16  # of callbacks and sending a turn
 MILLISECOND: Final = 1_000_000
+ACKS_WAIT: Final = 40 * MILLISECOND  # for answers to carry them; as long as Linux delays an ACK at least
 PATH_LASTS: Final = 500 * MILLISECOND  # before the system is asked again for the way to the same peer
 MAX_SLEEP: Final = 3600 * 1_000_000_000  # event loops do not take timers of any length
 
@@ -55,6 +57,7 @@ class Pump:
         "_datagrams",
         "_ecn",
         "_holding",
+        "_holding_since",
         "_path",
         "_path_of",
         "_path_until",
@@ -75,6 +78,7 @@ class Pump:
         "protocol_buffered",
         "protocol_class",
         "wakeups",
+        "watching",
     )
 
     def __init__(
@@ -87,6 +91,7 @@ class Pump:
         self.channels = 0  # how many still owe their protocol a connection_lost
         self.wakeups = 0  # by the socket or a deadline
         self.congestions = 0  # how often the network took no more
+        self.watching = False  # how long the tasks take that are woken now: the condition for ACKs to wait for them
         # Most programs set no variables (``contextvars``). Connections whose context is empty are called in this one,
         # entered once for all of them; a connection that sets a variable there keeps it, and we make a new one.
         self.empty = contextvars.Context()
@@ -99,6 +104,7 @@ class Pump:
         self._udp: UdpSocket | None = datagrams if type(datagrams) is UdpSocket else None
         self._ecn = False  # it reports ECN fields
         self._holding = False  # the engine holds ACKs, and ``_on_answered`` will come
+        self._holding_since: i64 = 0
         self._context = contextvars.copy_context()
         self._again: list[Channel] = []
         self._arrived_by: Path | None = None  # the last buffer
@@ -222,8 +228,16 @@ class Pump:
         self._scheduled = False
         self._pump(self.clock())
 
+    def _on_some_answered(self) -> None:
+        """Of the tasks that callbacks had woken, some have run. If they compute for long, ACKs do not wait for others.
+
+        A delayed ACK must leave within half a second (RFC 9293 3.8.6.3, MUST-40).
+        """
+        if self._holding and self.engine.stack.held_acks and self.clock() - self._holding_since > ACKS_WAIT:
+            self._pump(self.clock(), False)
+
     def _on_answered(self) -> None:
-        """The tasks that callbacks had woken have run."""
+        """All of them have run."""
         self._holding = False
         self._pump(self.clock(), False)
 
@@ -291,6 +305,7 @@ class Pump:
         if self.open:
             if self.engine.stack.held_acks and not self._holding and not self._blocked:
                 self._holding = True
+                self._holding_since = self.clock()
                 self.loop.call_soon(self._on_answered, context=self._context)  # behind the tasks that were woken
             self._arm()
 
@@ -305,7 +320,8 @@ class Pump:
         self._pumping = True
         more = True
         stack = self.engine.stack
-        patient = patient and (len(stack.dirty) > FEW_CONNECTIONS or len(stack.held_acks) > 0)
+        self.watching = patient and len(stack.dirty) > FEW_CONNECTIONS and stack.acks_could_wait
+        patient = self.watching or (patient and len(stack.held_acks) > 0)
         try:
             for _ in range(ROUNDS):
                 more = self._call_back()
@@ -360,7 +376,9 @@ class Pump:
         try:
             for channel in again:
                 channel.call_again()
-            for conn in ready:
+            for n, conn in enumerate(ready):
+                if self.watching and n % WATCH_EVERY == 0:
+                    self.loop.call_soon(self._on_some_answered, context=self._context)
                 told = conn.context
                 if isinstance(told, Channel):  # None: its protocol has been told of the end
                     bits = conn.take_ready()

@@ -138,6 +138,4 @@ class ConnectionTable:
 
 if hasattr(ConnectionTable.get, "__code__"):
     # Interpreted. What packed numbers save, computing with them costs many times over
-    from utcp.core.interpreted import DictTable
-
-    globals()["ConnectionTable"] = DictTable
+    import utcp.core.interpreted  # noqa: F401  (puts its own in place of ours)

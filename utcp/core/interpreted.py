@@ -1,7 +1,7 @@
 """The table of connections for Python that is interpreted: a dict.
 
 There a look-up by a dict is one call into C, while the packed table of ``utcp.core.connection_table`` computes with
-numbers of 128 bits. It takes this one in its place when it is imported; slots are given out in the same order.
+numbers of 128 bits. When it is imported this one is put in its place; slots are given out in the same order.
 """
 
 from __future__ import annotations
@@ -57,3 +57,7 @@ class DictTable:
         self.armed[slot] = tcb.armed_at
         self._free_slots.append(slot)
         del self._by_key[tcb.key]
+
+
+if hasattr(PACKED.get, "__code__"):  # else it is compiled. Here, so that either module may be imported first
+    vars(connection_table)["ConnectionTable"] = DictTable

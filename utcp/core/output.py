@@ -86,6 +86,8 @@ def output(tcb: Tcb) -> None:
             tcb.dup_acks_due -= 1
             send_ack(tcb)
     elif tcb.ack_now:
+        if tcb.ack_can_wait:
+            tcb.stack.acks_could_wait = True
         if tcb.ack_can_wait and tcb.stack.patient:
             _hold_ack(tcb)
         else:

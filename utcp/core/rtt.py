@@ -78,8 +78,8 @@ def on_delivered(tcb: Tcb, left: i64, right: i64) -> None:
 def back_off(tcb: Tcb) -> None:
     """Double the RTO (RFC 6298 5.5); a retransmitted segment is no longer timed (Karn).
 
-    The first echo of what is sent from now on is a sample, though one was taken in this round trip before: it ends the
-    back-off (RFC 6298 5; so does Linux).
+    The first echo of what is sent from now on is a sample, though one was taken in this round trip before, unless new
+    data is being timed by then, whose ACK is one: it ends the back-off (RFC 6298 5; so does Linux).
     """
     tcb.rtx_count += 1
     tcb.rtt_at = NEVER

@@ -58,6 +58,7 @@ class Stack:
         self.connections: ConnectionTable = ConnectionTable(hash_seed)
         self.dirty: list[Tcb] = []  # those for which ``output`` has something to look at
         self.patient: bool = False  # ACKs that can wait do: see ``Engine.transmit``
+        self.acks_could_wait: bool = False  # some could have: users are not called back, but run later
         self.held_acks: list[Tcb] = []  # whose do
         self.ready: list[Tcb] = []
         self.ready_listeners: list[Listener] = []

@@ -1,8 +1,8 @@
 """The codec's hot functions, for Python that is interpreted: whole headers by ``struct``.
 
 There a call, and a number of more than 30 bits, cost more than what is done with them, so one call reads or writes
-all fields. Compiled, where numbers are in registers, the words of ``utcp.wire.segment`` are faster by far. It takes
-these in their place when it is imported; what they do is what the functions of the same names there say.
+all fields. Compiled, where numbers are in registers, the words of ``utcp.wire.segment`` are faster by far. When it is
+imported these are put in their place; what they do is what the functions of the same names there say.
 """
 
 from __future__ import annotations
@@ -155,3 +155,6 @@ BY_STRUCT: Final[dict[str, Callable[..., Any]]] = {
     "write_header": write_header,
     "write_syn_options": write_syn_options,
 }
+
+if hasattr(segment.parse, "__code__"):  # else it is compiled. Here, so that either module may be imported first
+    vars(segment).update(BY_STRUCT)

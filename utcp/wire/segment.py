@@ -386,6 +386,4 @@ def parse_options(seg: Segment, buf: bytes, i: i64, end: i64) -> i64:
 
 if hasattr(parse, "__code__"):
     # Interpreted. Each call of a reader or writer of words costs more than all else: one of struct does for a header
-    from utcp.wire import interpreted
-
-    globals().update(interpreted.BY_STRUCT)
+    import utcp.wire.interpreted  # noqa: F401  (puts its own in place of ours)
