@@ -86,8 +86,8 @@ def test_three_segments(net: Net, row: Row, opened_by: str) -> None:
 def test_simultaneous_close(net: Net, row: Row, opened_by: str) -> None:
     with (
         net.pair(opened_by, BRIEF) as pair,
-        net.rule(Direction.TO_KERNEL, anything, delays_ms=(500,), times=None),
-        net.rule(Direction.TO_UTCP, anything, delays_ms=(500,), times=None),
+        net.rule(Direction.TO_KERNEL, anything, delays_ms=(1000,), times=None),
+        net.rule(Direction.TO_UTCP, anything, delays_ms=(1000,), times=None),
     ):
         pair.conn.shutdown()
         pair.sock.shutdown(socket.SHUT_WR)

@@ -155,14 +155,15 @@ def test_rst_in_last_ack(net: Net, row: Row, opened_by: str) -> None:
 def test_rst_in_time_wait(net: Net, row: Row, opened_by: str, rfc1337: bool) -> None:
     with (
         net.pair(opened_by, Config(rfc1337=rfc1337)) as pair,
-        net.rule(Direction.TO_KERNEL, is_pure_ack, delays_ms=(0, 800), times=None),
         net.rule(Direction.TO_UTCP, is_rst, delays_ms=(0,), times=None) as seen,
     ):
         pair.conn.shutdown()
         assert pair.sock.recv(1) == b""
         pair.sock.close()
         pair.check(row, State.TIME_WAIT, "-")
-        # The second copy of the last ACK finds no socket
+        core = pair.conn.core
+        # Once more the last ACK: it finds no socket
+        pair.peer.inject(Segment(core.local_port, core.remote_port, core.snd_nxt, core.rcv_nxt, ACK))
         pair.conn.wait(lambda: seen.hits, "waiting for a RST")
         pair.check(row, State.TIME_WAIT if rfc1337 else State.CLOSED, "-")
         assert pair.conn.error is None
@@ -251,24 +252,27 @@ def test_rst_to_last_ack(net: Net, row: Row, opened_by: str) -> None:
 @pytest.mark.row(OUT, "the kernel in TIME-WAIT", "{opened_by}")
 @BOTH_ROLES
 def test_rst_to_time_wait(net: Net, row: Row, opened_by: str) -> None:
-    with net.pair(opened_by) as pair, net.rule(Direction.TO_UTCP, is_pure_ack, delays_ms=(0, 800), times=None):
+    with net.pair(opened_by) as pair:
         pair.sock.shutdown(socket.SHUT_WR)
         pair.conn.wait_for(State.CLOSE_WAIT)
         pair.conn.close()
         pair.check(row, State.CLOSED, "TIME-WAIT")
-        # The second copy of the last ACK finds no connection
+        core = pair.conn.core
+        # Once more the last ACK: it finds no connection
+        forge_from_kernel(net, pair, Segment(core.remote_port, core.local_port, core.rcv_nxt, core.snd_nxt, ACK))
         pair.check(row, State.CLOSED, "-")
         row.note("the kernel ends TIME-WAIT (its rfc1337 is off)")
 
 
-# Segments of an attacker's who knows the four addresses and guesses the rest
-
-
 def forge_from_kernel(net: Net, pair: Pair, segment: Segment) -> None:
+    """Send a segment that the kernel's TCP knows nothing of."""
     kernel, host = ip_address(net.address()).packed, ip_address(pair.host).packed
     checked = set_tcp_checksum(segment.to_bytes(), pseudo_sum(kernel, host))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(IpHeader(kernel, host).packet(checked), (pair.host, 0))
+
+
+# Segments of an attacker's who knows the four addresses and guesses the rest
 
 
 @pytest.mark.row(FORGED, "{name} in utcp's window", "{opened_by}")

@@ -15,6 +15,7 @@ from interop.net import KERNEL, UTCP, Net, Pair, anything, has_data, is_fin, rea
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction
+from utcp.wire.segment import ACK, Segment
 
 SECTION = "TIME-WAIT and port reuse"
 PORT = 5555
@@ -162,13 +163,14 @@ def test_old_duplicates_meet_utcps_time_wait(net: Net, row: Row, opened_by: str)
 @pytest.mark.row(SECTION, "the kernel's TIME-WAIT meets utcp's late data", "{opened_by}")
 @pytest.mark.parametrize("opened_by", [UTCP, KERNEL])
 def test_old_duplicates_meet_the_kernels_time_wait(net: Net, row: Row, opened_by: str) -> None:
-    with (
-        net.pair(opened_by) as pair,
-        net.rule(Direction.TO_KERNEL, has_data, delays_ms=(0, 700)),
-    ):
-        pair.conn.send(b"data, and late once more")
-        assert read_exactly(pair.sock, 24) == b"data, and late once more"
+    data = b"data, and late once more"
+    with net.pair(opened_by) as pair:
+        core = pair.conn.core
+        late = Segment(core.local_port, core.remote_port, core.snd_nxt, core.rcv_nxt, ACK, data=data)
+        pair.conn.send(data)
+        assert read_exactly(pair.sock, 24) == data
         close_kernel_first(pair, row)
+        pair.peer.inject(late)
         # The kernel answers. utcp has closed: to it that is a segment for nobody, and its RST ends TIME-WAIT
         pair.check(row, State.CLOSED, "-")
         row.note("answered by ACK; utcp's RST to that ends it")
