@@ -258,7 +258,11 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--case", choices=CASES, action="append", help="only this one; may be repeated")
     add("--profile", choices=CASES, metavar="CASE", help="print callgrind's account of one case")
-    add("--check", action="store_true", help=f"exit 1 if one is more than {TOLERANCE:.0%} above the committed figure")
+    add(
+        "--check",
+        action="store_true",
+        help=f"exit 1 if one is more than {TOLERANCE * 100:.0f} %% above the committed figure",
+    )
     add("--update", action="store_true", help="make these the committed figures")
     add("--json", action="store_true", help="one JSON object instead of the table")
     return parser.parse_args(arguments)

@@ -96,7 +96,7 @@ class Endpoint:
             link_mtu=datagrams.link_mtu,
             observer=observer,
         )
-        self._pump = Pump(self.loop, datagrams, self.engine, clock or self.host.clock)
+        self._pump = Pump(self.loop, datagrams, self.engine, clock or self.host.clock, self.host.alarm)
         self._servers: dict[int, Server] = {}  # by TCP port
         self._configs: tuple[Config, Config] | None = None
         self._retiring = False
@@ -347,8 +347,7 @@ class Endpoint:
     def abandon(self) -> None:
         """In a forked child: close our copy of the socket and touch nothing that the parent shares."""
         self._closing = True
-        self._pump.open = False
-        self._datagrams.abandon()
+        self._pump.abandon()
 
     def _give_up(self, time_wait: TimeWait) -> None:
         """The time for an orderly end is over."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Final, Protocol
 
 from utcp.aio.addresses import Address
+from utcp.aio.alarm import Alarm, system_alarm
 from utcp.aio.datagrams import Datagrams, UdpSocket
 
 
@@ -22,6 +23,9 @@ class Host(Protocol):
     @property
     def clock(self) -> Callable[[], int]:
         """Gives monotonic nanoseconds."""
+
+    def alarm(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> Alarm:
+        """What calls ``ring`` at the times by this host's clock for which it is set."""
 
     def engine_secret(self) -> bytes | None:
         """The secret of a new engine; None: a random one."""
@@ -41,6 +45,7 @@ MAX_LOCAL: Final = 4096  # remembered
 
 class OperatingSystem:
     clock = staticmethod(time.monotonic_ns)
+    alarm = staticmethod(system_alarm)
     bind = staticmethod(UdpSocket.bind)
     _local_until: ClassVar[dict[tuple[int, Address], int]] = {}
 

@@ -1,7 +1,7 @@
 """The pump: the only place where an engine meets its socket, the clock and the event loop.
 
 Whatever happens (datagrams, a deadline, a call of the user's), the pump goes through the same steps: take what
-has arrived, handle deadlines, make the callbacks that are due, send, arm one timer.
+has arrived, handle deadlines, make the callbacks that are due, send, set one alarm.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any, Final
 from mypy_extensions import i64
 
 from utcp.aio.addresses import Address, normal
+from utcp.aio.alarm import Alarm, MakeAlarm
 from utcp.aio.channel import Channel
 from utcp.aio.datagrams import Datagrams, UdpSocket
 from utcp.aio.transport import Transport
@@ -34,7 +35,6 @@ ROUNDS: Final = 16  # of callbacks and sending a turn
 MILLISECOND: Final = 1_000_000
 ACKS_WAIT: Final = 40 * MILLISECOND  # for answers to carry them; as long as Linux delays an ACK at least
 PATH_LASTS: Final = 500 * MILLISECOND  # before the system is asked again for the way to the same peer
-MAX_SLEEP: Final = 3600 * 1_000_000_000  # event loops do not take timers of any length
 
 # Not looked up for each connection
 _copy_context: Final = contextvars.copy_context
@@ -49,6 +49,8 @@ class Pump:
 
     __slots__ = (
         "_again",
+        "_alarm",
+        "_alarm_at",
         "_arrived_by",
         "_blocked",
         "_calls",
@@ -63,8 +65,6 @@ class Pump:
         "_path_until",
         "_pumping",
         "_scheduled",
-        "_timer",
-        "_timer_at",
         "_turns_behind",
         "_udp",
         "channels",
@@ -82,7 +82,12 @@ class Pump:
     )
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, datagrams: Datagrams, engine: Engine, clock: Callable[[], int]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        datagrams: Datagrams,
+        engine: Engine,
+        clock: Callable[[], int],
+        make_alarm: MakeAlarm,
     ) -> None:
         self.loop = loop
         self.engine = engine
@@ -117,9 +122,9 @@ class Pump:
         self._pumping = False
         self._scheduled = False
         self._turns_behind = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at: i64 = 0
+        self._alarm_at: i64 = 0  # what it is set to; 0: it is not
         datagrams.attach(loop, self._on_readable)
+        self._alarm: Alarm = make_alarm(loop, self._on_alarm)
 
     # For channels and endpoints
 
@@ -195,9 +200,15 @@ class Pump:
     def close(self) -> None:
         """Let go of the socket and the timer. Callbacks that are due are still made."""
         self.open = False
-        self._cancel_timer()
+        self._alarm.close()
         self._blocked.clear()
         self._datagrams.close()
+
+    def abandon(self) -> None:
+        """The same in a forked child, where the event loop is the parent's."""
+        self.open = False
+        self._alarm.abandon()
+        self._datagrams.abandon()
 
     # What wakes it
 
@@ -207,9 +218,9 @@ class Pump:
             self._hear_errors()
         self._pump(self.engine.stack.now)
 
-    def _on_timer(self) -> None:
+    def _on_alarm(self) -> None:
         self.wakeups += 1
-        self._timer = None
+        self._alarm_at = 0
         self._drain()
         if self._datagrams.has_reports:
             self._hear_errors()
@@ -452,20 +463,11 @@ class Pump:
         deadline = self.engine.next_deadline()
         if deadline == NEVER:
             return
-        if self._timer is not None:
-            if self._timer_at <= deadline:
-                return
-            self._timer.cancel()
-        self._timer_at = deadline
-        # Rounded up to milliseconds, the tick of uvloop's clock: less would wake again and again before its time
+        if self._alarm_at != 0 and self._alarm_at <= deadline:
+            return
+        self._alarm_at = deadline
         wait: int = deadline - self.clock()
-        wait = min(max(wait, 0), MAX_SLEEP)
-        self._timer = self.loop.call_later(-(-wait // MILLISECOND) / 1000, self._on_timer, context=self._context)
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.set(wait)
 
     def _check_conditions(self) -> None:
         conditions, self._conditions = self._conditions, []

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from utcp.aio.addresses import Address, is_loopback, literal_family
+from utcp.aio.alarm import Alarm, LoopAlarm
 from utcp.aio.datagrams import PathReport, Received
 from utcp.core.paths import PathError
 
@@ -66,6 +67,9 @@ class Life:
 
     def clock(self) -> int:
         return self.host.network.now
+
+    def alarm(self, loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> Alarm:
+        return LoopAlarm(loop, ring)
 
     def engine_secret(self) -> bytes:
         return self.host.secret(f" {self.number} {next(self._engines)}")

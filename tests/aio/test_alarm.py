@@ -1,0 +1,139 @@
+"""The alarms of an endpoint: the event loop's, and the kernel's by either way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import utcp
+from tests.support.patience import until
+from utcp.aio import alarm
+from utcp.aio.alarm import MILLISECOND, Alarm, LoopAlarm, MakeAlarm, TimerFd, system_alarm
+
+LINUX: Final = sys.platform == "linux"
+SOON: Final = 20 * MILLISECOND
+
+
+def by_ctypes(loop: asyncio.AbstractEventLoop, ring: Callable[[], None]) -> Alarm:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(alarm, "timerfd_calls", alarm._by_ctypes)
+        return TimerFd(loop, ring)
+
+
+on_linux = pytest.mark.skipif(not LINUX, reason="timerfd is Linux's")
+ALARMS: Final = [
+    LoopAlarm,
+    pytest.param(system_alarm, id="system_alarm"),
+    pytest.param(TimerFd, marks=on_linux),
+    pytest.param(by_ctypes, id="timerfd by ctypes", marks=on_linux),
+]
+
+
+class Rings:
+    """What an alarm calls, and when it did."""
+
+    def __init__(self) -> None:
+        self.times: list[int] = []
+
+    def __call__(self) -> None:
+        self.times.append(time.monotonic_ns())
+
+
+@pytest.mark.parametrize("make", ALARMS)
+async def test_an_alarm_rings_once_and_not_before_its_time(make: MakeAlarm) -> None:
+    rings = Rings()
+    clock = make(asyncio.get_running_loop(), rings)
+    began = time.monotonic_ns()
+    clock.set(SOON)
+    await until(lambda: bool(rings.times))
+    # asyncio takes what is due within the resolution of its clock, uvloop counts from the millisecond it woke in
+    assert rings.times[0] - began > SOON - 2 * MILLISECOND
+    await asyncio.sleep(3 * SOON / 1e9)
+    assert len(rings.times) == 1
+    clock.set(SOON)
+    await until(lambda: len(rings.times) == 2)
+    clock.close()
+
+
+@pytest.mark.parametrize("make", ALARMS)
+@pytest.mark.parametrize("wait", [0, -1, -MILLISECOND])
+async def test_a_time_that_has_passed_rings_at_once(make: MakeAlarm, wait: int) -> None:
+    rings = Rings()
+    clock = make(asyncio.get_running_loop(), rings)
+    clock.set(wait)
+    await until(lambda: bool(rings.times))
+    clock.close()
+
+
+@pytest.mark.parametrize("make", ALARMS)
+async def test_a_new_time_replaces_the_one_before(make: MakeAlarm) -> None:
+    rings = Rings()
+    clock = make(asyncio.get_running_loop(), rings)
+    clock.set(SOON)
+    clock.set(1 << 62)  # longer than any of them can wait
+    await asyncio.sleep(3 * SOON / 1e9)
+    assert not rings.times
+    clock.set(SOON)
+    await until(lambda: bool(rings.times))
+    clock.close()
+
+
+@pytest.mark.parametrize("make", ALARMS)
+async def test_a_time_that_has_come_can_still_be_replaced(make: MakeAlarm) -> None:
+    """The loop was busy meanwhile, and whoever sets the alarm anew knows of that."""
+    rings = Rings()
+    clock = make(asyncio.get_running_loop(), rings)
+    clock.set(SOON)
+    await asyncio.sleep(0)
+    assert not rings.times
+    time.sleep(2 * SOON / 1e9)  # noqa: ASYNC251
+    clock.set(1 << 62)
+    await asyncio.sleep(SOON / 1e9)
+    assert not rings.times
+    clock.close()
+
+
+@pytest.mark.parametrize("make", ALARMS)
+async def test_a_closed_alarm_does_not_ring(make: MakeAlarm) -> None:
+    rings = Rings()
+    clock = make(asyncio.get_running_loop(), rings)
+    clock.set(MILLISECOND)
+    clock.close()
+    clock.close()
+    await asyncio.sleep(SOON / 1e9)
+    assert not rings.times
+
+
+@on_linux
+async def test_an_endpoint_leaves_no_file_open() -> None:
+    before = files()
+    async with await utcp.Endpoint.create(("127.0.0.1", 0)):
+        assert [name for name in files() - before if "timerfd" in name]
+    assert not [name for name in files() - before if "timerfd" in name]
+
+
+def files() -> set[str]:
+    return {f"{link.name} {link.readlink()}" for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+
+
+async def test_without_timerfd_the_loop_is_the_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError("as a sandbox may")
+
+    monkeypatch.setattr(alarm, "timerfd_calls", refuse)
+    assert isinstance(system_alarm(asyncio.get_running_loop(), Rings()), LoopAlarm)
+
+
+async def test_the_kernel_tells_why_it_has_no_timer_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not LINUX:
+        pytest.skip("timerfd is Linux's")
+    monkeypatch.setattr("os.O_CLOEXEC", 1)  # no flag of timerfd_create(2)
+    create, _ = alarm._by_ctypes()
+    with pytest.raises(OSError, match="Invalid argument"):
+        create()
