@@ -19,7 +19,12 @@ from setuptools.command.build_ext import build_ext
 COMPILED_PACKAGES = ("utcp/wire", "utcp/core", "utcp/core/congestion")
 # Modules of those packages that stay Python: a compiled dataclass has no docstring, its errors do not name the field;
 # the others are for Python that is interpreted
-INTERPRETED = ("utcp/core/config.py", "utcp/core/interpreted.py", "utcp/wire/interpreted.py")
+INTERPRETED = (
+    "utcp/core/config.py",
+    "utcp/core/interpreted.py",
+    "utcp/core/interpreted_time_wait.py",
+    "utcp/wire/interpreted.py",
+)
 # Modules outside of them that are hot
 HOT = ("utcp/aio/channel.py", "utcp/aio/datagrams.py", "utcp/aio/pump.py")
 

@@ -1,4 +1,8 @@
-"""The TIME-WAIT table against a dictionary: records, order of expiry, memory."""
+"""The TIME-WAIT table against a dictionary: records, order of expiry, memory.
+
+It is packed where it is compiled, and made of dicts where it is interpreted: both do the same. The packed one is tested
+here whichever is in use.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,17 @@ import random
 import tracemalloc
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from utcp.core.time_wait_table import TimeWaitTable
+import utcp
+from utcp.core import time_wait_table
+from utcp.core.interpreted_time_wait import PACKED as TimeWaitTable
+from utcp.core.interpreted_time_wait import DictTimeWait
 
 SECOND = 1_000_000_000
 T0 = 10**15
@@ -41,6 +49,8 @@ class Record:
         return self.started_at + self.duration
 
 
+Table: TypeAlias = TimeWaitTable | DictTimeWait
+BOTH = pytest.mark.parametrize("table_type", [TimeWaitTable, DictTimeWait])
 RECORDS = st.builds(Record, U32, U32, U16, st.booleans(), U32, U32)
 
 
@@ -48,7 +58,7 @@ def key_of(local_port: int, remote_port: int = 9000, path: int = 1) -> int:
     return path << 32 | local_port << 16 | remote_port
 
 
-def insert(table: TimeWaitTable, key: int, record: Record) -> None:
+def insert(table: Table, key: int, record: Record) -> None:
     table.insert(
         key,
         record.snd_nxt,
@@ -62,7 +72,7 @@ def insert(table: TimeWaitTable, key: int, record: Record) -> None:
     )
 
 
-def read(table: TimeWaitTable, key: int, duration: int) -> Record:
+def read(table: Table, key: int, duration: int) -> Record:
     """The record as the table has it; ``duration`` is not readable and taken for granted."""
     h = table.find(key)
     assert h >= 0
@@ -78,7 +88,7 @@ def read(table: TimeWaitTable, key: int, duration: int) -> Record:
     )
 
 
-def drain(table: TimeWaitTable, now: int) -> list[int]:
+def drain(table: Table, now: int) -> list[int]:
     keys = []
     while (key := table.pop_expired(now)) != -1:
         keys.append(key)
@@ -88,8 +98,9 @@ def drain(table: TimeWaitTable, now: int) -> list[int]:
 # --- Records ---
 
 
-def test_an_empty_table() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_an_empty_table(table_type: type[Table]) -> None:
+    table = table_type(1)
     assert len(table) == 0
     assert table.find(key_of(1)) == -1
     assert table.next_deadline() == -1
@@ -98,9 +109,12 @@ def test_an_empty_table() -> None:
     assert table.keys() == []
 
 
+@BOTH
 @given(PATHS, U16, U16, RECORDS, st.integers(-(1 << 63), (1 << 63) - 1))
-def test_a_record_comes_back_as_it_was_put_in(path: int, local: int, remote: int, record: Record, seed: int) -> None:
-    table = TimeWaitTable(seed)
+def test_a_record_comes_back_as_it_was_put_in(
+    table_type: type[Table], path: int, local: int, remote: int, record: Record, seed: int
+) -> None:
+    table = table_type(seed)
     key = key_of(local, remote, path)
     insert(table, key, record)
     assert len(table) == 1
@@ -110,23 +124,28 @@ def test_a_record_comes_back_as_it_was_put_in(path: int, local: int, remote: int
         assert table.find(other) == -1
 
 
-def test_the_window_has_16_bits() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_the_window_has_16_bits(table_type: type[Table]) -> None:
+    table = table_type(1)
     insert(table, 5, Record(rcv_wnd=0x1FFFF, ts_on=False))
     assert table.rcv_wnd(table.find(5)) == 0xFFFF
     assert not table.ts_on(table.find(5))
 
 
+@BOTH
 @given(RECORDS, U32, U32)
-def test_update_sets_both_timestamps_and_nothing_else(record: Record, ts_recent: int, ts_last: int) -> None:
-    table = TimeWaitTable(1)
+def test_update_sets_both_timestamps_and_nothing_else(
+    table_type: type[Table], record: Record, ts_recent: int, ts_last: int
+) -> None:
+    table = table_type(1)
     insert(table, 5, record)
     table.update(table.find(5), ts_recent, ts_last)
     assert read(table, 5, MSL2) == replace(record, ts_recent=ts_recent, ts_last=ts_last)
 
 
-def test_the_same_key_again_replaces_the_record() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_the_same_key_again_replaces_the_record(table_type: type[Table]) -> None:
+    table = table_type(1)
     insert(table, 5, Record())
     insert(table, 6, Record())
     insert(table, 5, Record(snd_nxt=9, started_at=T0 + 10, duration=1))
@@ -137,8 +156,9 @@ def test_the_same_key_again_replaces_the_record() -> None:
     assert drain(table, T0 + MSL2) == [6]
 
 
-def test_remove() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_remove(table_type: type[Table]) -> None:
+    table = table_type(1)
     for port in range(10):
         insert(table, key_of(port), Record(started_at=T0 + port))
     for port in (0, 9, 5, 1):  # the first, the last, in between
@@ -149,8 +169,9 @@ def test_remove() -> None:
     assert drain(table, T0 + 100 + MSL2) == [key_of(port) for port in (2, 3, 4, 6, 7, 8)]
 
 
-def test_clear() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_clear(table_type: type[Table]) -> None:
+    table = table_type(1)
     start = table.memory()
     for port in range(5000):
         insert(table, key_of(port), Record(duration=port))
@@ -167,10 +188,11 @@ def test_clear() -> None:
 # --- Expiry ---
 
 
+@BOTH
 @pytest.mark.parametrize("start", [0, T0, 1 << 62])
 @pytest.mark.parametrize("duration", [0, 1, MSL2, 4 * 3600 * SECOND])
-def test_expires_at_its_time_and_not_a_nanosecond_earlier(start: int, duration: int) -> None:
-    table = TimeWaitTable(1)
+def test_expires_at_its_time_and_not_a_nanosecond_earlier(table_type: type[Table], start: int, duration: int) -> None:
+    table = table_type(1)
     insert(table, 5, Record(started_at=start, duration=duration))
     assert table.next_deadline() == start + duration
     assert table.pop_expired(start + duration - 1) == -1
@@ -180,8 +202,9 @@ def test_expires_at_its_time_and_not_a_nanosecond_earlier(start: int, duration: 
     assert table.next_deadline() == -1
 
 
-def test_restart_starts_2msl_anew_with_the_records_own_duration() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_restart_starts_2msl_anew_with_the_records_own_duration(table_type: type[Table]) -> None:
+    table = table_type(1)
     insert(table, 1, Record(duration=100))
     insert(table, 2, Record(duration=100))
     insert(table, 3, Record(duration=30))
@@ -195,8 +218,9 @@ def test_restart_starts_2msl_anew_with_the_records_own_duration() -> None:
     assert drain(table, T0 + 150) == [1]
 
 
-def test_restart_of_the_only_record() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_restart_of_the_only_record(table_type: type[Table]) -> None:
+    table = table_type(1)
     insert(table, 1, Record())
     for later in range(1, 5):
         table.restart(table.find(1), T0 + later)
@@ -205,9 +229,10 @@ def test_restart_of_the_only_record() -> None:
     assert drain(table, T0 + 4 + MSL2) == [1]
 
 
-def test_different_durations_expire_in_the_order_of_their_deadlines() -> None:
+@BOTH
+def test_different_durations_expire_in_the_order_of_their_deadlines(table_type: type[Table]) -> None:
     """More durations than anybody has; each leaves nothing behind."""
-    table = TimeWaitTable(1)
+    table = table_type(1)
     rng = random.Random(3)
     for _ in range(2):
         expires_at = {}
@@ -220,16 +245,18 @@ def test_different_durations_expire_in_the_order_of_their_deadlines() -> None:
         assert [expires_at[key] for key in got] == sorted(expires_at.values())
 
 
-def test_records_of_one_duration_expire_first_in_first_out() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_records_of_one_duration_expire_first_in_first_out(table_type: type[Table]) -> None:
+    table = table_type(1)
     ports = random.Random(4).sample(range(65536), 500)
     for port in ports:  # all in the same instant
         insert(table, key_of(port), Record())
     assert drain(table, T0 + MSL2) == [key_of(port) for port in ports]
 
 
-def test_a_clock_that_goes_back_does_not_hide_a_deadline() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_a_clock_that_goes_back_does_not_hide_a_deadline(table_type: type[Table]) -> None:
+    table = table_type(1)
     for key, started_at in enumerate([10, 20, 5, 15, 1, 30]):
         insert(table, key, Record(started_at=T0 + started_at))
     table.restart(table.find(1), T0 + 12)
@@ -238,8 +265,9 @@ def test_a_clock_that_goes_back_does_not_hide_a_deadline() -> None:
     assert drain(table, T0 + 30 + MSL2) == [3, 5]
 
 
-def test_pop_oldest_takes_what_would_expire_first() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_pop_oldest_takes_what_would_expire_first(table_type: type[Table]) -> None:
+    table = table_type(1)
     insert(table, 1, Record(duration=300))
     insert(table, 2, Record(duration=200))
     insert(table, 3, Record(started_at=T0 + 50, duration=200))
@@ -297,8 +325,9 @@ def test_memory_per_record_and_back_to_the_start() -> None:
     assert table.memory() == start
 
 
-def test_nothing_leaks() -> None:
-    table = TimeWaitTable(1)
+@BOTH
+def test_nothing_leaks(table_type: type[Table]) -> None:
+    table = table_type(1)
 
     def live() -> None:
         for number in range(3000):
@@ -315,9 +344,10 @@ def test_nothing_leaks() -> None:
         tracemalloc.stop()
 
 
-def test_restarting_again_and_again_takes_no_memory() -> None:
+@BOTH
+def test_restarting_again_and_again_takes_no_memory(table_type: type[Table]) -> None:
     """A peer that repeats its FIN all day must not make us keep anything for each of them."""
-    table = TimeWaitTable(1)
+    table = table_type(1)
     for key in range(3):
         insert(table, key, Record())
     before = table.memory()
@@ -370,10 +400,11 @@ def test_the_seed_decides_what_collides() -> None:
         assert len({table._buckets._bucket(key_of(port)) for table in tables}) > 4
 
 
-def test_a_long_random_life() -> None:
+@BOTH
+def test_a_long_random_life(table_type: type[Table]) -> None:
     """Against a dictionary, with enough records for several pages and many buckets."""
     rng = random.Random(6)
-    table = TimeWaitTable(6)
+    table = table_type(6)
     model: dict[int, Record] = {}
     now = T0
     for round_ in range(12):
@@ -400,17 +431,18 @@ def test_a_long_random_life() -> None:
     while model:
         deadline = table.next_deadline()
         assert model.pop(table.pop_oldest()).expires_at == deadline
-    assert table.memory() == TimeWaitTable(6).memory()
+    assert table.memory() == table_type(6).memory()
 
 
 class TableMachine(RuleBasedStateMachine):
-    """Few keys and durations, all operations in any order, time in steps and jumps."""
+    """Few keys and durations, all operations in any order, time in steps and jumps, now and then back."""
 
+    table_type: type[Table] = TimeWaitTable
     KEYS = st.integers(0, 12).map(lambda number: key_of(number % 4, number // 4, number % 3))
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = TimeWaitTable(7)
+        self.table = self.table_type(7)
         self.model: dict[int, Record] = {}
         self.now = T0
 
@@ -419,7 +451,7 @@ class TableMachine(RuleBasedStateMachine):
         self.model[key] = replace(record, started_at=self.now, duration=duration)
         insert(self.table, key, self.model[key])
 
-    @rule(step=st.integers(0, 12) | st.sampled_from([SECOND, 3600 * SECOND]))
+    @rule(step=st.integers(-1, 12) | st.sampled_from([SECOND, 3600 * SECOND]))
     def pass_time(self, step: int) -> None:
         self.now += step
 
@@ -475,5 +507,48 @@ class TableMachine(RuleBasedStateMachine):
             assert read(self.table, key, record.duration) == record
 
 
-TableMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+class DictTableMachine(TableMachine):
+    table_type = DictTimeWait
+
+
+SETTINGS = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TableMachine.TestCase.settings = DictTableMachine.TestCase.settings = SETTINGS
 TestTableMachine = TableMachine.TestCase
+TestDictTableMachine = DictTableMachine.TestCase
+
+
+# --- Which one ---
+
+
+def test_which_one_is_in_use() -> None:
+    assert time_wait_table.TimeWaitTable is (TimeWaitTable if utcp.__compiled__ else DictTimeWait)
+
+
+def test_dicts_say_what_they_hold() -> None:
+    tracemalloc.start()
+    try:
+        table = DictTimeWait(1)
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(10_000):
+            insert(table, key_of(number), Record(started_at=T0 + number))
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held == pytest.approx(table.memory(), rel=0.02)
+    assert held < 260 * 10_000
+
+
+def test_a_duration_of_which_no_record_is_left() -> None:
+    """It is forgotten when its time has come, and may come back before that, or after the clock has gone back."""
+    table = DictTimeWait(1)
+    insert(table, 1, Record())
+    insert(table, 2, Record(duration=10))
+    table.remove(2)
+    assert table.next_deadline() == T0 + MSL2
+    insert(table, 2, Record(duration=10))
+    assert table.next_deadline() == T0 + 10
+    table.remove(2)
+    insert(table, 3, Record(started_at=T0 - 5))
+    insert(table, 2, Record(duration=10))
+    assert drain(table, T0 + 10) == [2]
+    assert drain(table, T0 + MSL2) == [3, 1]

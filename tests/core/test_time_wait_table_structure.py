@@ -14,7 +14,8 @@ import pytest
 from librt.vecs import append, vec
 from mypy_extensions import i32, i64
 
-from utcp.core.time_wait_table import TimeWaitTable, _Buckets, _Expiry, _Queue, _Records, _sift, odd_number
+from utcp.core.interpreted_time_wait import PACKED as TimeWaitTable
+from utcp.core.time_wait_table import _Buckets, _Expiry, _Queue, _Records, _sift, odd_number
 
 PAGE = 1024  # records
 REFILL = 768

@@ -55,7 +55,9 @@ def test_parts_are_there_without_an_import_of_their_own(part: str) -> None:
     subprocess.run([sys.executable, "-c", f"import utcp; assert utcp.{part}.__name__ == 'utcp.{part}'"], check=True)
 
 
-@pytest.mark.parametrize("module", ["utcp.wire.interpreted", "utcp.core.interpreted"])
+@pytest.mark.parametrize(
+    "module", ["utcp.wire.interpreted", "utcp.core.interpreted", "utcp.core.interpreted_time_wait"]
+)
 def test_what_replaces_another_modules_functions_may_be_imported_first(module: str) -> None:
     source = f"import {module}; from utcp.core.engine import Engine; Engine()"
     subprocess.run([sys.executable, "-c", source], check=True)

@@ -521,3 +521,8 @@ def _sift(heap: list[_Queue], queue: _Queue) -> None:
         place = child
     heap[place] = queue
     queue.place = place
+
+
+if hasattr(TimeWaitTable.find, "__code__"):
+    # Interpreted. What packed numbers save, computing with them costs many times over
+    import utcp.core.interpreted_time_wait  # noqa: F401  (puts its own in place of ours)
