@@ -197,6 +197,19 @@ class TestFlush:
         s.expect("R. seq=a+1500 ack=b+10")
         s.expect_gone(None)
 
+    def test_what_comes_with_an_ack_of_a_part_is_looked_at(self) -> None:
+        s = established(wnd=1000)
+        s.recv("P. seq=b ack=a", b"unread")
+        with s.together():
+            s.send(1500)
+            s.close(flush=True)
+        s.expect(". seq=a ack=b+6 len=1000")
+        s.recv("F. seq=b+6 ack=a+1000 wnd=1000")
+        s.expect("P. seq=a+1000 ack=b+7 len=500")
+        s.recv(". seq=b+7 ack=a+1500 wnd=1000")
+        s.expect("R. seq=a+1500 ack=b+7")
+        s.expect_gone(None)
+
     def test_the_patience_counts_from_the_close(self) -> None:
         s = established(Config(close_timeout=5))
         s.recv("P. seq=b ack=a", b"unread")
