@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import sys
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import Final
 import pytest
 
 import utcp
-from tests.support.patience import until
+from tests.support.patience import PATIENCE, until
 from utcp.aio import alarm
 from utcp.aio.alarm import MILLISECOND, Alarm, LoopAlarm, MakeAlarm, TimerFd, system_alarm
 
@@ -84,18 +86,34 @@ async def test_a_new_time_replaces_the_one_before(make: MakeAlarm) -> None:
     clock.close()
 
 
-@pytest.mark.parametrize("make", ALARMS)
-async def test_a_time_that_has_come_can_still_be_replaced(make: MakeAlarm) -> None:
-    """The loop was busy meanwhile, and whoever sets the alarm anew knows of that."""
+@on_linux
+async def test_a_time_that_has_come_can_still_be_replaced() -> None:
+    """The loop has seen that it has come, but something else that came with it set the alarm anew."""
     rings = Rings()
-    clock = make(asyncio.get_running_loop(), rings)
-    clock.set(SOON)
-    await asyncio.sleep(0)
-    assert not rings.times
-    time.sleep(2 * SOON / 1e9)  # noqa: ASYNC251
+    clock = TimerFd(asyncio.get_running_loop(), rings)
     clock.set(1 << 62)
-    await asyncio.sleep(SOON / 1e9)
+    clock._on_readable()
     assert not rings.times
+    clock.set(0)
+    while not select.select([clock._file], [], [], PATIENCE)[0]:
+        pass
+    clock._on_readable()
+    assert len(rings.times) == 1
+    clock.close()
+
+
+@on_linux
+async def test_a_forked_child_leaves_the_parents_alarm_alone() -> None:
+    """The child has a copy of the file, but the parent's epoll is the same one."""
+    rings = Rings()
+    clock = TimerFd(asyncio.get_running_loop(), rings)
+    clock.set(SOON)
+    child = os.fork()
+    if child == 0:
+        clock.abandon()
+        os._exit(int(not clock._file.closed))
+    assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222
+    await until(lambda: bool(rings.times))
     clock.close()
 
 
@@ -128,6 +146,42 @@ async def test_without_timerfd_the_loop_is_the_alarm(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(alarm, "timerfd_calls", refuse)
     assert isinstance(system_alarm(asyncio.get_running_loop(), Rings()), LoopAlarm)
+
+
+@on_linux
+async def test_without_a_timer_that_can_be_set_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing is left open."""
+    create, _ = alarm._by_ctypes()
+
+    def refuse(fd: int, wait: int) -> None:
+        raise PermissionError
+
+    before = files()
+    monkeypatch.setattr(alarm, "timerfd_calls", lambda: (create, refuse))
+    assert isinstance(system_alarm(asyncio.get_running_loop(), Rings()), LoopAlarm)
+    assert files() == before
+
+
+@on_linux
+def test_a_failure_to_set_it_is_told() -> None:
+    _, settime = alarm._by_ctypes()
+    with open(os.devnull, "rb") as file, pytest.raises(OSError, match="Invalid argument"):
+        settime(file.fileno(), 1)
+
+
+@on_linux
+async def test_what_ends_within_a_millisecond_shares_a_wake_up() -> None:
+    """TIME-WAIT records that expire one shortly after the other."""
+    async with await utcp.Endpoint.create(("127.0.0.1", 0)) as endpoint:
+        stack = endpoint.engine.stack
+        now = time.monotonic_ns()
+        for n in range(2000):
+            stack.time_wait.insert(n << 16 | 1, 1, 1, 1, False, 0, 0, now + 20_000 * n, SOON)  # all of them in 40 ms
+        began = endpoint.stats().wakeups
+        endpoint._pump.flush()
+        await until(lambda: len(stack.time_wait) == 0)
+        took = time.monotonic_ns() - now
+        assert 1 <= endpoint.stats().wakeups - began <= took / MILLISECOND + 2
 
 
 async def test_the_kernel_tells_why_it_has_no_timer_to_give(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,12 @@ class TimerFd:
         self._file = io.FileIO(create())  # closes what nobody closed, and warns of it
         self._loop = loop
         self._ring = ring
-        loop.add_reader(self._file.fileno(), self._on_readable)
+        try:
+            self._settime(self._file.fileno(), 0)  # a sandbox that allows one call may forbid the other
+            loop.add_reader(self._file.fileno(), self._on_readable)
+        except BaseException:
+            self._file.close()
+            raise
 
     def set(self, wait: int) -> None:
         self._settime(self._file.fileno(), min(max(wait, 1), MAX_SLEEP))
@@ -102,7 +107,7 @@ def timerfd_calls() -> tuple[Callable[[], int], Settime]:
     """timerfd_create(2) and timerfd_settime(2). Raises OSError or ImportError on a system without them."""
     if sys.platform != "linux":
         raise OSError("no timerfd on this system")
-    if sys.version_info >= (3, 13):
+    if sys.version_info >= (3, 13) and hasattr(os, "timerfd_create"):
 
         def settime(fd: int, wait: int) -> None:
             os.timerfd_settime_ns(fd, initial=wait)
@@ -131,6 +136,7 @@ def _by_ctypes() -> tuple[Callable[[], int], Settime]:
         return fd
 
     def settime(fd: int, wait: int) -> None:
-        timerfd_settime(fd, 0, itimerspec.pack(0, 0, *divmod(wait, 1_000_000_000)), None)
+        if timerfd_settime(fd, 0, itimerspec.pack(0, 0, *divmod(wait, 1_000_000_000)), None) < 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
     return create, settime

@@ -64,6 +64,7 @@ class Pump:
         "_path_of",
         "_path_until",
         "_pumping",
+        "_rung_at",
         "_scheduled",
         "_turns_behind",
         "_udp",
@@ -123,6 +124,7 @@ class Pump:
         self._scheduled = False
         self._turns_behind = 0
         self._alarm_at: i64 = 0  # what it is set to; 0: it is not
+        self._rung_at: i64 = 0  # when it last did
         datagrams.attach(loop, self._on_readable)
         self._alarm: Alarm = make_alarm(loop, self._on_alarm)
 
@@ -221,6 +223,7 @@ class Pump:
     def _on_alarm(self) -> None:
         self.wakeups += 1
         self._alarm_at = 0
+        self._rung_at = self.clock()
         self._drain()
         if self._datagrams.has_reports:
             self._hear_errors()
@@ -466,8 +469,9 @@ class Pump:
         if self._alarm_at != 0 and self._alarm_at <= deadline:
             return
         self._alarm_at = deadline
-        wait: int = deadline - self.clock()
-        self._alarm.set(wait)
+        # A lone deadline is met at once; where there are many, those of a millisecond share a wake-up
+        at: int = max(deadline, self._rung_at + MILLISECOND)
+        self._alarm.set(at - self.clock())
 
     def _check_conditions(self) -> None:
         conditions, self._conditions = self._conditions, []

@@ -2,7 +2,8 @@
 
 There the packed table of ``utcp.core.time_wait_table``, written for a compiler, took a seventh of the time of a client
 that tears connections down. A record here is four times as large. When it is imported this table is put in the packed
-one's place; both do the same.
+one's place. Both do the same, but for the order of records of different durations that expire in the same instant, and
+numbers must be in their range. A clock that goes back is expensive: all records of that duration are sorted.
 """
 
 from __future__ import annotations
