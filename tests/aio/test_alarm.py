@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 import utcp
-from tests.support.patience import PATIENCE, until
+from support.patience import PATIENCE, until
 from utcp.aio import alarm
 from utcp.aio.alarm import MILLISECOND, Alarm, LoopAlarm, MakeAlarm, TimerFd, system_alarm
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from heapq import heappop, heappush, heapreplace
 from struct import Struct
-from sys import getsizeof
 from typing import Final, TypeAlias, final
 
 from utcp.core import time_wait_table
@@ -139,12 +138,10 @@ class DictTimeWait:
 
     def memory(self) -> int:
         """Bytes held by the dicts and what is in them."""
-        held = getsizeof(self._durations) + getsizeof(self._queues) + getsizeof(self._heap)
+        held: list[object] = [self._durations, self._queues, self._heap, *self._heap, *self._queues.values()]
         for queue in self._queues.values():
-            held += getsizeof(queue)
-            for key, record in queue.items():
-                held += getsizeof(key) + getsizeof(record)
-        return held
+            held += [*queue.keys(), *queue.values()]
+        return sum(one.__sizeof__() for one in held)
 
     def _queue_of(self, record: int) -> OrderedDict[int, bytes]:
         return self._queues[self._durations[record]]
