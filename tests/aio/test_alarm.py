@@ -54,8 +54,8 @@ async def test_an_alarm_rings_once_and_not_before_its_time(make: MakeAlarm) -> N
     began = time.monotonic_ns()
     clock.set(SOON)
     await until(lambda: bool(rings.times))
-    # asyncio takes what is due within the resolution of its clock, uvloop counts from the millisecond it woke in
-    assert rings.times[0] - began > SOON - 2 * MILLISECOND
+    if not isinstance(clock, LoopAlarm):  # uvloop counts from when it last woke, which may be any time ago
+        assert rings.times[0] - began >= SOON
     await asyncio.sleep(3 * SOON / 1e9)
     assert len(rings.times) == 1
     clock.set(SOON)
@@ -95,8 +95,7 @@ async def test_a_time_that_has_come_can_still_be_replaced() -> None:
     clock._on_readable()
     assert not rings.times
     clock.set(0)
-    while not select.select([clock._file], [], [], PATIENCE)[0]:
-        pass
+    assert select.select([clock._file], [], [], PATIENCE)[0]
     clock._on_readable()
     assert len(rings.times) == 1
     clock.close()
@@ -110,8 +109,10 @@ async def test_a_forked_child_leaves_the_parents_alarm_alone() -> None:
     clock.set(SOON)
     child = os.fork()
     if child == 0:
-        clock.abandon()
-        os._exit(int(not clock._file.closed))
+        try:
+            clock.abandon()
+        finally:  # whatever happens, there are no two of pytest
+            os._exit(int(not clock._file.closed))
     assert os.waitpid(child, 0)[1] == 0  # noqa: ASYNC222
     await until(lambda: bool(rings.times))
     clock.close()
@@ -130,14 +131,16 @@ async def test_a_closed_alarm_does_not_ring(make: MakeAlarm) -> None:
 
 @on_linux
 async def test_an_endpoint_leaves_no_file_open() -> None:
-    before = files()
+    before = timers()
     async with await utcp.Endpoint.create(("127.0.0.1", 0)):
-        assert [name for name in files() - before if "timerfd" in name]
-    assert not [name for name in files() - before if "timerfd" in name]
+        assert len(timers() - before) == 1
+    assert timers() == before
 
 
-def files() -> set[str]:
-    return {f"{link.name} {link.readlink()}" for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+def timers() -> set[str]:
+    """The file descriptors of this process that are timers."""
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return {link.name for link in links if "timerfd" in os.readlink(link)}
 
 
 async def test_without_timerfd_the_loop_is_the_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,10 +159,10 @@ async def test_without_a_timer_that_can_be_set_too(monkeypatch: pytest.MonkeyPat
     def refuse(fd: int, wait: int) -> None:
         raise PermissionError
 
-    before = files()
+    before = timers()
     monkeypatch.setattr(alarm, "timerfd_calls", lambda: (create, refuse))
     assert isinstance(system_alarm(asyncio.get_running_loop(), Rings()), LoopAlarm)
-    assert files() == before
+    assert timers() == before
 
 
 @on_linux
@@ -184,9 +187,8 @@ async def test_what_ends_within_a_millisecond_shares_a_wake_up() -> None:
         assert 1 <= endpoint.stats().wakeups - began <= took / MILLISECOND + 2
 
 
-async def test_the_kernel_tells_why_it_has_no_timer_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not LINUX:
-        pytest.skip("timerfd is Linux's")
+@on_linux
+def test_the_kernel_tells_why_it_has_no_timer_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.O_CLOEXEC", 1)  # no flag of timerfd_create(2)
     create, _ = alarm._by_ctypes()
     with pytest.raises(OSError, match="Invalid argument"):

@@ -248,8 +248,10 @@ def test_one_endpoints_error_costs_no_other_endpoint_a_segment(setup: Setup) -> 
             setup.device.emit(Segment(80, 7))
             setup.device.emit(Segment(80, 8), dst=ip_address("10.99.0.3").packed)
         assert [other.receive().dst_port for _ in range(20)] == [8] * 20
-        # Not one for each: the system limits the rate at which it sends ICMP errors
-        assert setup.gateway.counters.icmp["to-kernel port unreachable"] >= 1
+        # Told once at least: the system limits the rate at which it sends ICMP errors. The gateway reads them when it
+        # has sent what it had to send, which may be later than the last of those datagrams arrives here
+        quote = parse_error(setup.device.take())
+        assert quote is not None and quote.error == IcmpError(PathError.PORT_UNREACHABLE)
 
 
 def test_too_long_for_the_path_is_told_to_the_kernel(setup: Setup) -> None:

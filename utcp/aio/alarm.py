@@ -28,7 +28,7 @@ class Alarm(Protocol):
     """Calls back once, some time after ``set``; a later ``set`` replaces the one before. Times are in nanoseconds."""
 
     def set(self, wait: int) -> None:
-        """Call back in ``wait``, never before. It may be longer than the alarm can wait for: then it comes too soon."""
+        """Call back in ``wait``; sooner if it is too long for the alarm to wait, or if the loop's clock lags behind."""
 
     def close(self) -> None:
         """Never call back again; safe to call twice."""

@@ -200,7 +200,7 @@ class Pump:
         self.schedule()
 
     def close(self) -> None:
-        """Let go of the socket and the timer. Callbacks that are due are still made."""
+        """Let go of the socket and the alarm. Callbacks that are due are still made."""
         self.open = False
         self._alarm.close()
         self._blocked.clear()
@@ -462,7 +462,7 @@ class Pump:
         self.schedule()
 
     def _arm(self) -> None:
-        """One timer for everything. A deadline that moved later leaves it: it wakes, looks and is armed anew."""
+        """One alarm for everything. A deadline that moved later leaves it: it rings, we look and set it anew."""
         deadline = self.engine.next_deadline()
         if deadline == NEVER:
             return

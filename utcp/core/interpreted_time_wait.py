@@ -17,9 +17,8 @@ from utcp.core import time_wait_table
 
 PACKED: TypeAlias = time_wait_table.TimeWaitTable  # what is replaced
 
-_RECORD: Final = Struct(
-    "<qIIHBII"
-)  # expiry, SND.NXT, RCV.NXT, window, whether timestamps are on, TS.Recent, last TSval
+# Expiry, SND.NXT, RCV.NXT, window, whether timestamps are on, TS.Recent, last TSval
+_RECORD: Final = Struct("<qIIHBII")
 _EXPIRY: Final = Struct("<q")
 
 
