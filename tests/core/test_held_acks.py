@@ -6,6 +6,7 @@ import pytest
 
 from support.script import Script
 from support.states import established, fin_wait_1, fin_wait_2, syn_sent
+from utcp.core.config import Config
 from utcp.core.states import State
 
 
@@ -92,6 +93,18 @@ def test_a_connection_that_has_ended_meanwhile() -> None:
         s.recv("F. seq=b ack=a")
         s.recv("R seq=b+1")
     s.expect_gone(ConnectionResetError)
+    s.silent_for(1)
+
+
+def test_data_of_a_peer_that_does_not_wait_for_it() -> None:
+    """The window is the one that our SYN has offered."""
+    s = syn_sent(Config(receive_buffer=7))
+    with s.patient():
+        syn_ack_arrives(s)
+        s.recv("P. seq=b ack=a", b"hello")
+        s.recv("P. seq=b+5 ack=a", b"world")
+        assert s.read() == b"hellowo"
+    s.expect(". seq=a ack=b+7 wnd=7")
     s.silent_for(1)
 
 

@@ -189,6 +189,5 @@ def _cookie_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment)
     tcb.snd_nxt = seg.ack
     tcb.rtx_ts = (seg.ts_ecr + 1) & MASK  # the cookie's timestamp is too inexact for a round-trip time
     _receive_syn(tcb, listener, syn)
-    tcb.rcv_adv = (tcb.rcv_nxt + min(tcb.rcv_buf, 65_535)) & MASK
     stack.counters.syn_cookies_accepted += 1
     return COOKIE

@@ -16,7 +16,7 @@ from utcp.core.ecn import ECT_0, NOT_ECT, Ecn
 from utcp.core.handshake import TIMESTAMPS_SIZE, set_smss
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
 from utcp.core.path_mtu import HOLD, on_probe_sent, probe_size
-from utcp.core.receive_buffer import MAX_WINDOW
+from utcp.core.receive_buffer import MAX_WINDOW, syn_window
 from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
 from utcp.core.rtt import time_segment
 from utcp.core.spurious import give_up_frto, on_sent_again
@@ -112,7 +112,7 @@ def send_syn(tcb: Tcb) -> None:
     tcb.syn_count += 1
     flags: i64 = SYN
     ack: i64 = 0
-    wnd: i64 = min(tcb.rcv_buf, MAX_WINDOW)  # never scaled (RFC 7323 2.2)
+    wnd = syn_window(tcb)
     if tcb.st == SYN_RECEIVED:
         flags |= ACK
         ack = tcb.rcv_nxt
