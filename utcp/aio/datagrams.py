@@ -13,9 +13,9 @@ import struct
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias
 
-from mypy_extensions import mypyc_attr
+from mypy_extensions import i64, mypyc_attr
 
 from utcp.aio import icmp
 from utcp.aio.addresses import Address, is_loopback
@@ -81,9 +81,9 @@ class Received(NamedTuple):
     ecn: int = 0
 
 
-# To make one of these for each buffer: Received() is a call of a function in Python
-_new_tuple: Final[Any] = tuple.__new__
-_Received: Final = Received
+# The same as compiled code passes it, without an object for each; ``NOTHING`` as its segment size: nothing was there
+Taken: TypeAlias = tuple[bytes, i64, Address, Address, i64]
+NOTHING: Final = -1
 
 
 class PathReport(NamedTuple):
@@ -269,16 +269,22 @@ class UdpSocket:
             self._loop.add_writer(self._sock.fileno(), writable)
 
     def receive(self) -> Received | None:
+        data, segment_size, local, peer, ecn = self.take()
+        return None if segment_size == NOTHING else Received(data, segment_size, local, peer, ecn)
+
+    def take(self) -> Taken:
+        """As ``receive``, for the pump."""
         for _ in range(MAX_RETRIES):
             try:
                 data, ancillary, _, peer = self._recvmsg(MAX_DATAGRAM, self._ancillary_size)
             except BlockingIOError:
-                return None
+                break
             except OSError:
                 self._drain_errors()  # an ICMP error that is waiting; the next call works
                 continue
             self._receive_calls += 1
-            segment_size = ecn = 0
+            segment_size: i64 = 0
+            ecn: i64 = 0
             local: Address | None = self.local
             for level, kind, value in ancillary:
                 if level == SOL_UDP and kind == UDP_GRO:
@@ -291,9 +297,8 @@ class UdpSocket:
                 continue
             if len(peer) != 2:
                 peer = peer if peer[3] else peer[:2]
-            received: Received = _new_tuple(_Received, (data, segment_size, local, peer, ecn))
-            return received
-        return None
+            return data, segment_size, local, peer, ecn
+        return b"", NOTHING, self.local, self.local, 0
 
     def report_ecn(self) -> None:
         if self._ecn:

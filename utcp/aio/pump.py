@@ -16,7 +16,7 @@ from mypy_extensions import i64
 from utcp.aio.addresses import Address, normal
 from utcp.aio.alarm import Alarm, MakeAlarm
 from utcp.aio.channel import Channel
-from utcp.aio.datagrams import Datagrams, UdpSocket
+from utcp.aio.datagrams import NOTHING, Datagrams, Taken, UdpSocket
 from utcp.aio.transport import Transport
 from utcp.core.config import Config
 from utcp.core.engine import Engine
@@ -273,10 +273,9 @@ class Pump:
                 if self._turns_behind < PATIENCE:
                     return buffers
                 break
-            received = udp.receive() if udp is not None else self._datagrams.receive()
-            if received is None:
+            data, segment_size, local, peer, ecn = udp.take() if udp is not None else _taken(self._datagrams)
+            if segment_size == NOTHING:
                 break
-            data, segment_size, local, peer, ecn = received
             engine.receive(self._path_from(local, peer), data, now, segment_size, ecn)
             buffers += 1
             segments += -(-len(data) // segment_size) if segment_size else 1
@@ -487,6 +486,10 @@ def _transport_of(channel: Channel) -> Transport:
     transport._channel = channel
     channel.transport = transport
     return transport
+
+
+def _taken(datagrams: Datagrams) -> Taken:
+    return datagrams.receive() or (b"", NOTHING, (), (), 0)
 
 
 def _deliver(pump: Pump) -> bool:
