@@ -9,7 +9,7 @@ from mypy_extensions import i64
 from utcp.core.congestion.window import start_congestion_control
 from utcp.core.ecn import agree_on_ecn, use_ecn
 from utcp.core.policy import ECN_ASK, MAX_WSCALE
-from utcp.core.receive_buffer import syn_window
+from utcp.core.receive_window import syn_window
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
@@ -87,9 +87,7 @@ def start_receiving(tcb: Tcb, seg: Segment) -> None:
     """Take IRS and the first window from the peer's SYN, and open ours."""
     tcb.irs = seg.seq
     tcb.rcv_nxt = (seg.seq + 1) & MASK
-    tcb.rcv_adv = tcb.rcv_nxt
-    if tcb.snd_nxt != tcb.iss:  # the window opens with the segment that says so: our SYN has left
-        tcb.rcv_adv = (tcb.rcv_nxt + syn_window(tcb)) & MASK
+    tcb.rcv_adv = (tcb.rcv_nxt + syn_window(tcb)) & MASK  # our SYN has said so, or will
     tcb.last_ack_sent = tcb.rcv_nxt
     tcb.snd_wnd = seg.wnd  # never scaled in a SYN (RFC 7323 2.2)
     tcb.max_snd_wnd = seg.wnd

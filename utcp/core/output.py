@@ -16,7 +16,7 @@ from utcp.core.ecn import ECT_0, NOT_ECT, Ecn
 from utcp.core.handshake import TIMESTAMPS_SIZE, set_smss
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
 from utcp.core.path_mtu import HOLD, on_probe_sent, probe_size
-from utcp.core.receive_buffer import MAX_WINDOW, syn_window
+from utcp.core.receive_window import advertise, consider_window_update, sack_blocks, sack_size, syn_window
 from utcp.core.recovery_state import OPEN, Recovery, open_scoreboard, pipe
 from utcp.core.rtt import time_segment
 from utcp.core.spurious import give_up_frto, on_sent_again
@@ -28,11 +28,10 @@ from utcp.core.states import (
     ESTABLISHED,
     FIN_WAIT_1,
     LAST_ACK,
-    RECEIVING,
     SENT,
     SYN_RECEIVED,
 )
-from utcp.core.tcb import Tcb, mark_ready, queued_bytes, short_of_memory
+from utcp.core.tcb import Tcb, mark_ready, queued_bytes
 from utcp.core.trains import Train
 from utcp.core.urgent import urgent_pointer
 from utcp.core.user_timeout import advertised_timeout
@@ -51,9 +50,8 @@ from utcp.wire.segment import (
     write_syn_options,
     write_user_timeout,
 )
-from utcp.wire.seq import MASK, seq_sub
+from utcp.wire.seq import MASK
 
-_FARTHEST: Final = 0x7FFFFFFF  # a number that is farther ahead is behind
 # States in which data and FIN are sent or sent again
 SENDING: Final = (1 << ESTABLISHED) | (1 << CLOSE_WAIT) | (1 << FIN_WAIT_1) | (1 << CLOSING) | (1 << LAST_ACK)
 
@@ -79,7 +77,7 @@ def output(tcb: Tcb) -> None:
             give_up_frto(r)
             _retransmit(tcb, r)
     if tcb.window_update:
-        _consider_window_update(tcb)
+        consider_window_update(tcb)
     if tcb.dup_acks_due > 0:
         # One for each out-of-order segment: the peer counts them (RFC 5681 4.2)
         while tcb.dup_acks_due > 0:
@@ -171,7 +169,7 @@ def send_reset(tcb: Tcb) -> None:
 def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: bool) -> None:
     """One segment with ``n`` bytes from ``offset`` of the send queue. Every one carries our ACK and window."""
     stack = tcb.stack
-    blocks = _sack_blocks(tcb)
+    blocks = sack_blocks(tcb)
     ts_on = tcb.ts_on
     ts_val: i64 = 0
     header_size: i64 = HEADER_SIZE
@@ -179,7 +177,7 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
         header_size += TIMESTAMPS_SIZE
         ts_val = stack.ts_now(tcb.ts_offset)
     if blocks is not None:
-        header_size += _sack_size(blocks)
+        header_size += sack_size(blocks)
     say_timeout = tcb.user_timeout_due and blocks is None and n + USER_TIMEOUT_SIZE <= tcb.smss
     if say_timeout:
         header_size += USER_TIMEOUT_SIZE
@@ -188,7 +186,7 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
         urg = urgent_pointer(tcb, seq)
         if urg > 0:
             flags |= URG
-    wnd = _advertise(tcb)
+    wnd = advertise(tcb)
     codepoint: i64 = NOT_ECT  # as 6.1.4 to 6.1.6 want it for all but new data
     ecn = tcb.ecn
     if ecn is not None and not flags & RST:
@@ -411,8 +409,8 @@ def _may_send_short(tcb: Tcb, n: i64, unsent: i64, flight: i64) -> bool:
 
 def _segment_room(tcb: Tcb) -> i64:
     """Data bytes in a full segment, with the SACK option that it will carry taken off."""
-    blocks = _sack_blocks(tcb)
-    return tcb.smss if blocks is None else max(tcb.smss - _sack_size(blocks), 1)
+    blocks = sack_blocks(tcb)
+    return tcb.smss if blocks is None else max(tcb.smss - sack_size(blocks), 1)
 
 
 # What was sent before
@@ -486,110 +484,3 @@ def _send_loss_probe(tcb: Tcb, r: Recovery) -> None:
     tcb.tlp_at = NEVER
     tcb.stack.counters.loss_probes += 1
     start_retransmission_timer(tcb)
-
-
-# Our receive window, and what we say about what we hold
-
-
-def _advertise(tcb: Tcb) -> i64:
-    """The window field, after moving its right edge as far as silly-window avoidance lets it (3.8.6.2.2)."""
-    rcv_nxt = tcb.rcv_nxt
-    scale = tcb.rcv_wscale
-    current: i64 = (tcb.rcv_adv - rcv_nxt) & MASK
-    beyond = current > _FARTHEST  # is RCV.NXT, by what came into a closed window
-    if beyond:
-        current = 0
-    if tcb.no_room:
-        if not _has_room_again(tcb):
-            return 0  # what was promised before is taken back, for there is no memory (SHLD-14)
-        tcb.no_room = False
-    field: i64 = current >> scale
-    if (RECEIVING >> tcb.st) & 1:
-        room = _receive_room(tcb)
-        if room - (field << scale) >= _update_step(tcb):  # the peer knows of what the scale leaves of the window
-            field = room >> scale
-            if field > MAX_WINDOW:
-                field = MAX_WINDOW
-    told: i64 = field << scale
-    if told < current and told + (1 << scale) <= _receive_room(tcb):
-        # Rounding should not move the right edge left (SHLD-14); where the buffer is full it must, by less than
-        # the scale's unit (RFC 7323 2.4), and what was promised is still accepted
-        field += 1
-        told = field << scale
-    if told > current or beyond:
-        tcb.rcv_adv = (rcv_nxt + told) & MASK
-    return field if field < MAX_WINDOW else MAX_WINDOW
-
-
-def _receive_room(tcb: Tcb) -> i64:
-    room = _receive_buffer(tcb)
-    queue = tcb.receive_queue
-    return room if queue is None else room - queue.size
-
-
-def _receive_buffer(tcb: Tcb) -> i64:
-    # Never less than the smallest window that the scale can express
-    buffer = tcb.rcv_buf
-    unit: i64 = 1 << tcb.rcv_wscale
-    if buffer < unit:
-        buffer = unit
-    if short_of_memory(tcb):
-        buffer = min(buffer, 2 * tcb.rmss)
-    return buffer
-
-
-def _has_room_again(tcb: Tcb) -> bool:
-    # A buffer that has been made smaller than a segment is room enough when it is empty
-    segment: i64 = min(tcb.rcv_mss, tcb.rmss)
-    return _receive_room(tcb) >= min(segment, _receive_buffer(tcb))
-
-
-def _as_told(tcb: Tcb, window: i64) -> i64:
-    """What the peer knows of a window: the scale rounds it down."""
-    return (window >> tcb.rcv_wscale) << tcb.rcv_wscale
-
-
-def _update_step(tcb: Tcb) -> i64:
-    """Openings smaller than this are not worth telling (RFC 9293 3.8.6.2.2, with Fr = 1/2)."""
-    step = tcb.rcv_buf >> 1
-    if tcb.rmss < step:
-        step = tcb.rmss
-    return step if step > 1 else 1
-
-
-def _consider_window_update(tcb: Tcb) -> None:
-    """The user has read: tell the peer if that opened the window by enough."""
-    tcb.window_update = False
-    if not (RECEIVING >> tcb.st) & 1:
-        return
-    if tcb.no_room:
-        tcb.ack_now = tcb.ack_now or _has_room_again(tcb)
-        return
-    current = _as_told(tcb, seq_sub(tcb.rcv_adv, tcb.rcv_nxt))
-    room = min(_receive_room(tcb), MAX_WINDOW << tcb.rcv_wscale)
-    if room - current >= _update_step(tcb) and (current < tcb.rmss or room - current >= tcb.rcv_buf // 4):
-        tcb.ack_now = True
-
-
-def _sack_blocks(tcb: Tcb) -> list[tuple[int, int]] | None:
-    """RFC 2018 4: three blocks fit beside timestamps, four without. None when there is nothing to report."""
-    held = tcb.reassembly
-    if held is None:
-        return None if tcb.dsack is None else [tcb.dsack]
-    if not tcb.sack_on:
-        return None
-    limit: i64 = 3 if tcb.ts_on else 4
-    if tcb.dsack is not None:
-        limit -= 1
-    blocks = held.sack_blocks(limit)
-    if tcb.fin_known:
-        # The FIN has a number too: reported, it need not be sent again (as Linux does)
-        beyond: int = (tcb.fin_at + 1) & MASK
-        blocks = [(left, beyond if right == tcb.fin_at else right) for left, right in blocks]
-    if tcb.dsack is not None:
-        blocks.insert(0, tcb.dsack)  # RFC 2883 4: the first
-    return blocks
-
-
-def _sack_size(blocks: list[tuple[int, int]]) -> i64:
-    return 4 + 8 * len(blocks)

@@ -40,11 +40,6 @@ class RightSizing:
         self.space: i64 = space  # bytes: the most that was read within a round trip
 
 
-def syn_window(tcb: Tcb) -> i64:
-    """What a SYN offers: its window is never scaled (RFC 7323 2.2)."""
-    return min(tcb.rcv_buf, MAX_WINDOW)
-
-
 def on_data(tcb: Tcb, seg: Segment) -> None:
     """``seg`` has brought data in sequence, and RCV.NXT has moved."""
     if tcb.policy.receive_buffer >= 0 or 4 * tcb.bytes_in < tcb.rcv_buf:
