@@ -37,11 +37,7 @@ class StreamReader(asyncio.StreamReader):
         def _maybe_resume_transport(self) -> None: ...
 
     # asyncio's attributes; those that many a connection never changes are the class's
-    _eof: bool = False
     _paused: bool = False
-    _waiter: asyncio.Future[None] | None = None
-    _transport: Transport | None = None
-
     _exception: Exception | None = None  # stays None: asyncio's methods raise it before they look into the buffer
     _failure: Exception | None = None
 
@@ -52,6 +48,10 @@ class StreamReader(asyncio.StreamReader):
         self._limit = limit
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._buffer = bytearray()
+        # Nor later: an attribute that comes when many readers are there has CPython make each a dict of its own
+        self._eof = False
+        self._waiter: asyncio.Future[None] | None = None
+        self._transport: Transport | None = None
 
     def exception(self) -> Exception | None:
         return self._failure

@@ -19,7 +19,7 @@ _FARTHEST: Final = 0x7FFFFFFF  # a number that is farther ahead is behind
 
 def syn_window(tcb: Tcb) -> i64:
     """What a SYN offers: its window is never scaled (RFC 7323 2.2)."""
-    return min(tcb.rcv_buf, MAX_WINDOW)
+    return tcb.rcv_buf if tcb.rcv_buf < MAX_WINDOW else MAX_WINDOW
 
 
 def advertise(tcb: Tcb) -> i64:
