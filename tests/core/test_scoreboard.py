@@ -92,7 +92,7 @@ class Both:
     def find_all(self) -> None:
         for segment in self.segments:
             segment.flags &= ~LOST
-        self.runs.find_all(SIZE)
+        self.runs.find_all()
 
     def distrust(self) -> None:
         for segment in self.segments:
@@ -239,15 +239,3 @@ def test_larger_segments_than_now_fit_are_lost() -> None:
     assert both.runs.lose_larger(6) == 24  # with the short one of their run
     assert both.runs.lose_larger(6) == 0
     assert both.runs.lose_larger(5) == 6
-
-
-def test_what_is_too_long_stays_lost() -> None:
-    both = Both()
-    both.send(3)
-    both.now += 1
-    both.send(0, 6)
-    both.lose_all()
-    both.runs.find_all(6)
-    assert (both.runs.lost, both.runs.flags(0), both.runs.flags(1)) == (30, LOST, 0)
-    both.runs.find_all(10)
-    assert both.runs.lost == 0

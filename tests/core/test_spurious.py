@@ -7,7 +7,6 @@ import pytest
 from support.script import RTO, Script
 from support.states import established
 from utcp.core.config import Config
-from utcp.core.paths import PathError
 
 PLAIN = Config(congestion_control="reno", pacing=False, tlp=False)
 TS = "sackok ts=9000/0"
@@ -172,17 +171,6 @@ class TestUndo:
         s = timed_out(options=TS, mss=988)
         s.recv(". seq=b ack=a+988 ts=9500/5000100")
         assert [sent.seg.seq - s.seq("a") for sent in s.take()] == [9880, 10_868]
-
-    def test_but_what_the_path_does_not_carry(self) -> None:
-        """A router has said so in the meantime: it dropped what was in flight, however late the rest was."""
-        s = timed_out(options=TS, mss=988)
-        s.path_error(PathError.PACKET_TOO_BIG, 800)
-        s.expect(". seq=a ack=b len=740")
-        s.recv(". seq=b ack=a+988 ts=9500/5000100")
-        assert undone(s) == 1
-        sent = s.take()
-        assert [(one.seg.seq - s.seq("a"), one.seg.data_len) for one in sent[:2]] == [(988, 740), (1728, 740)]
-        assert sum(one.seg.data_len for one in sent if one.retransmission) == 9 * 988
 
     def test_once(self) -> None:
         """By timestamps; that the D-SACK says the same is no other reason."""

@@ -234,11 +234,11 @@ class Scoreboard:
                 self.lose(i)
             i += 1
 
-    def find_all(self, size: i64) -> None:
-        """Nothing is lost after all, but for segments of more than ``size`` bytes."""
+    def find_all(self) -> None:
+        """Nothing is lost after all."""
         i: i64 = 0
         while i < self.count:
-            if self.flags(i) & LOST and self._longest(i) <= size:
+            if self.flags(i) & LOST:
                 self._forget(i)
                 self._mark(i, self._words[self._head + _WORDS * i + _MARK] & ~LOST)
                 self._note(i)

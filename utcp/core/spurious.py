@@ -59,11 +59,8 @@ def only_late(tcb: Tcb, r: Recovery, seg: Segment) -> bool:
 
 
 def undo(tcb: Tcb, r: Recovery) -> None:
-    """Eifel response (RFC 4015 3.2, as Linux has it): the window is restored, and nothing is lost after all.
-
-    But for what is too long for the path by now: it was no timer that said so.
-    """
-    r.runs.find_all(tcb.smss)
+    """Eifel response (RFC 4015 3.2, as Linux has it): the window is restored, and nothing is lost after all."""
+    r.runs.find_all()
     if r.phase != TIMED_OUT:
         r.reordering_seen = True  # what was late had been overtaken: RACK waits longer from now on (as Linux)
     r.phase = OPEN
