@@ -108,6 +108,17 @@ def test_data_of_a_peer_that_does_not_wait_for_it() -> None:
     s.silent_for(1)
 
 
+def test_what_the_SYN_has_offered_is_kept_when_the_buffer_shrinks() -> None:
+    s = syn_sent(Config(receive_buffer=7))
+    s.conn.set_option("receive_buffer", 2, s.now)
+    with s.patient():
+        syn_ack_arrives(s)
+        s.recv("P. seq=b ack=a", b"hello")
+        assert s.read() == b"hello"
+    s.expect(". seq=a ack=b+5 wnd=2")
+    s.silent_for(1)
+
+
 @pytest.mark.parametrize("patience", [False, True])
 def test_what_nobody_will_answer_does_not_wait(patience: bool) -> None:
     closing, ended, hole = fin_wait_1(), fin_wait_2(), established()

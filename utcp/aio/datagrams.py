@@ -273,7 +273,7 @@ class UdpSocket:
         return None if segment_size == NOTHING else Received(data, segment_size, local, peer, ecn)
 
     def take(self) -> Taken:
-        """As ``receive``, for the pump."""
+        """As ``receive``; the pump calls it, but of a subclass ``receive``."""
         for _ in range(MAX_RETRIES):
             try:
                 data, ancillary, _, peer = self._recvmsg(MAX_DATAGRAM, self._ancillary_size)

@@ -48,7 +48,8 @@ class StreamReader(asyncio.StreamReader):
         self._limit = limit
         self._loop = asyncio.get_running_loop() if loop is None else loop
         self._buffer = bytearray()
-        # Nor later: an attribute that comes when many readers are there has CPython make each a dict of its own
+        # Set here, not when first needed: an attribute that comes when many readers are there has CPython make each
+        # a dict of its own. (Few connections pause or fail.)
         self._eof = False
         self._waiter: asyncio.Future[None] | None = None
         self._transport: Transport | None = None

@@ -9,7 +9,6 @@ from mypy_extensions import i64
 from utcp.core.congestion.window import start_congestion_control
 from utcp.core.ecn import agree_on_ecn, use_ecn
 from utcp.core.policy import ECN_ASK, MAX_WSCALE
-from utcp.core.receive_window import syn_window
 from utcp.core.stack import NEVER
 from utcp.core.states import ACKED, CONNECTED, ESTABLISHED, FIN_WAIT_1, READABLE
 from utcp.core.tcb import Tcb, mark_dirty, mark_ready
@@ -84,10 +83,11 @@ def limited_mss(tcb: Tcb, mss: i64) -> i64:
 
 
 def start_receiving(tcb: Tcb, seg: Segment) -> None:
-    """Take IRS and the first window from the peer's SYN, and open ours."""
+    """Take IRS and the first window from the peer's SYN; ours is as wide as our SYN has said, if it was the first."""
+    offered: i64 = (tcb.rcv_adv - tcb.rcv_nxt) & MASK  # by our SYN, if it has left
     tcb.irs = seg.seq
     tcb.rcv_nxt = (seg.seq + 1) & MASK
-    tcb.rcv_adv = (tcb.rcv_nxt + syn_window(tcb)) & MASK  # our SYN has said so, or will
+    tcb.rcv_adv = (tcb.rcv_nxt + offered) & MASK
     tcb.last_ack_sent = tcb.rcv_nxt
     tcb.snd_wnd = seg.wnd  # never scaled in a SYN (RFC 7323 2.2)
     tcb.max_snd_wnd = seg.wnd

@@ -12,6 +12,7 @@ from utcp.core.connection import Connection
 from utcp.core.handshake import accept_options, offer_options, start_receiving
 from utcp.core.isn import choose_initial_numbers, raise_iss_above
 from utcp.core.paths import Path
+from utcp.core.receive_window import syn_window
 from utcp.core.reset import refuse_ack
 from utcp.core.stack import Stack, connection_key
 from utcp.core.states import LISTEN, SYN_RECEIVED
@@ -189,5 +190,6 @@ def _cookie_arrives(stack: Stack, route: Path, listener: Listener, seg: Segment)
     tcb.snd_nxt = seg.ack
     tcb.rtx_ts = (seg.ts_ecr + 1) & MASK  # the cookie's timestamp is too inexact for a round-trip time
     _receive_syn(tcb, listener, syn)
+    tcb.rcv_adv = (tcb.rcv_nxt + syn_window(tcb)) & MASK
     stack.counters.syn_cookies_accepted += 1
     return COOKIE

@@ -114,8 +114,9 @@ def send_syn(tcb: Tcb) -> None:
     if tcb.st == SYN_RECEIVED:
         flags |= ACK
         ack = tcb.rcv_nxt
-        tcb.rcv_adv = (tcb.rcv_nxt + wnd) & MASK
         _acknowledged(tcb)
+    if wnd > (tcb.rcv_adv - tcb.rcv_nxt) & MASK:  # RCV.NXT is 0 until the peer's SYN comes
+        tcb.rcv_adv = (tcb.rcv_nxt + wnd) & MASK
     retransmission = tcb.snd_nxt != tcb.iss
     if tcb.ecn is not None:
         flags |= tcb.ecn.syn_flags(retransmission, tcb.st == SYN_RECEIVED)

@@ -16,6 +16,7 @@ from mypy_extensions import i64
 from utcp.core.isn import timestamp_offset
 from utcp.core.paths import Path
 from utcp.core.policy import ECN_OFF
+from utcp.core.receive_window import syn_window
 from utcp.core.stack import Stack
 from utcp.core.tcb import Tcb
 from utcp.wire.segment import (
@@ -90,7 +91,7 @@ def answer_with_cookie(stack: Stack, route: Path, seg: Segment, offer: Tcb) -> N
     train = stack.trains.board(route, size, 0, -1)
     w = train.writer
     ack: i64 = (seg.seq + 1) & MASK
-    window: i64 = min(offer.rcv_buf, 65_535)
+    window = syn_window(offer)
     write_header(w, seg.dst_port, seg.src_port, cookie, ack, flags, window, size, 0)
     write_syn_options(w, offer.rmss, wscale, sack, ts, ts_val, seg.ts_val)
     stack.counters.segments_out += 1
