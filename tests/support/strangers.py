@@ -124,6 +124,15 @@ class Verdict:
     complete: bool
     syn_fin: list[str]  # "SYNs/FINs" of each side
 
+    def plausible(self, resent: bool) -> bool:
+        """Whether both sides began and ended it. On a machine that is busy for longer than RTO a segment leaves twice.
+
+        Of a FIN that did, the second ACK may meet nobody any more: the RST that answers it is all that tcptrace tells.
+        """
+        if resent:
+            return len(self.syn_fin) == 2 and not any("0" in pair.split("/") for pair in self.syn_fin)
+        return self.complete and self.syn_fin == ["1/1", "1/1"]
+
 
 def tcptrace(capture: Path) -> list[Verdict]:
     """Every connection of a capture."""

@@ -379,13 +379,11 @@ def test_tcptrace_and_tshark_on_the_demo(tmp_path: Path, first: str) -> None:
     tool("tshark")
     done = subprocess.run([*command, "--pcap", str(capture)], check=True, capture_output=True, env=ENV)
     (verdict,) = tcptrace(capture)
-    assert verdict.complete
-    # On a machine that is busy for longer than RTO a segment may leave twice
-    if not any(segment["retransmission"] for segment in json.loads(done.stdout)["segments"]):
-        assert verdict.syn_fin == ["1/1", "1/1"]
+    resent = any(segment["retransmission"] for segment in json.loads(done.stdout)["segments"])
+    assert verdict.plausible(resent)
     (frames,) = tshark(capture)
     assert remarks(frames, ERROR) == set()
-    assert FINS <= remarks(frames) <= FINS | LOSS
+    assert FINS <= remarks(frames) <= (FINS | LOSS | {RESET} if resent else FINS)
 
 
 # On the wire
