@@ -80,11 +80,12 @@ BOTH_VERSIONS = pytest.mark.parametrize("index", [0, 1], ids=["IPv4", "IPv6"])
 def test_utcp_connects_to_a_kernel_listener(net: Net, index: int) -> None:
     errors_before = tcp_counters()["InCsumErrors"]
     with net.listen(index) as listener, net.peer(index, 40001) as peer:
-        peer.connect(listener.getsockname()[1])
+        port = listener.getsockname()[1]
+        peer.connect(port)
         sock, address = listener.accept()
         with sock:
             assert address[:2] == (net.host(peer, index), 40001)
-            assert kernel_states(40001, address[0]) == ["ESTAB"]
+            assert kernel_states(40001, address[0], port) == ["ESTAB"]
             peer.send(ACK, b"odd")
             assert sock.recv(10) == b"odd"
             sock.sendall(bytes(range(256)) * 40)
@@ -93,7 +94,7 @@ def test_utcp_connects_to_a_kernel_listener(net: Net, index: int) -> None:
             while not peer.receive().flags & FIN:
                 pass
             peer.close_passively()
-    assert kernel_states(40001, address[0]) == ["TIME-WAIT"]
+    assert kernel_states(40001, address[0], port) == ["TIME-WAIT"]
     assert tcp_counters()["InCsumErrors"] == errors_before
 
 
@@ -110,7 +111,7 @@ def test_the_kernel_connects_to_utcp(net: Net, index: int) -> None:
         peer.send(FIN | ACK)
         assert sock.recv(10) == b""
         assert peer.receive().flags & ACK
-        assert kernel_states(7, net.host(peer, index)) == ["CLOSE-WAIT"]
+        assert kernel_states(7, net.host(peer, index), sock.getsockname()[1]) == ["CLOSE-WAIT"]
         peer.send(RST)
 
 

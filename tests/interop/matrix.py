@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from interop.namespace import kernel_states
 from utcp.core.states import State
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "interop.md"
@@ -68,12 +67,11 @@ class Row:
     trail: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def check(self, utcp_state: Callable[[], State], utcp: State, kernel: str, kernel_peer: tuple[str, int]) -> None:
+    def check(self, utcp_state: Callable[[], State], kernel_state: Callable[[], str], utcp: State, kernel: str) -> None:
         """Wait until both sides are in these states at once, and add them to the trail."""
         deadline = time.monotonic() + WAIT_S
         while True:
-            host, port = kernel_peer
-            seen = (utcp_state(), ", ".join(kernel_states(port, host)) or GONE)
+            seen = (utcp_state(), kernel_state() or GONE)
             if seen == (utcp, kernel) and utcp_state() is utcp:
                 break
             if time.monotonic() > deadline:

@@ -67,10 +67,16 @@ def ip(command: str) -> None:
     subprocess.run(["ip", *command.split()], check=True, capture_output=True)
 
 
-def kernel_states(remote_port: int, remote_host: str | None = None) -> list[str]:
-    """States of the kernel's sockets whose peer has that port, as ss(8) spells them, sorted."""
-    rows = ss_rows()
-    return sorted(r[0] for r in rows if _matches(r[4], remote_port, remote_host))
+def kernel_states(remote_port: int, remote_host: str, local_port: int) -> list[str]:
+    """States of the kernel's sockets with that peer, as ss(8) spells them, sorted.
+
+    A peer's host is made from its UDP port: it may be that of one before, whose sockets are in TIME-WAIT for a minute.
+    """
+    return sorted(
+        state
+        for state, _, _, local, remote, *_ in ss_rows()
+        if _matches(remote, remote_port, remote_host) and local.endswith(f":{local_port}")
+    )
 
 
 def ss_rows() -> list[list[str]]:
@@ -78,9 +84,9 @@ def ss_rows() -> list[list[str]]:
     return [line.split() for line in subprocess.check_output(["ss", "-tanH"], text=True).splitlines()]
 
 
-def _matches(address: str, port: int, host: str | None) -> bool:
+def _matches(address: str, port: int, host: str) -> bool:
     found_host, _, found_port = address.rpartition(":")
-    return found_port == str(port) and (host is None or found_host.strip("[]") == host)
+    return found_port == str(port) and found_host.strip("[]") == host
 
 
 def tcp_counters() -> dict[str, int]:

@@ -16,7 +16,7 @@ import pytest
 
 from interop.engine_peer import EnginePeer, UtcpConnection
 from interop.matrix import Row
-from interop.namespace import sysctl
+from interop.namespace import kernel_states, sysctl
 from utcp.core.config import Config
 from utcp.core.states import State
 from utcp.gateway import Direction, Endpoint, Gateway, KernelAddress, Rule, Rules, Tun
@@ -185,7 +185,12 @@ class Pair:
         self.peer.__exit__(kind, exc, tb)
 
     def check(self, row: Row, utcp: State, kernel: str) -> None:
-        row.check(lambda: self.conn.state, utcp, kernel, (self.host, self.conn.core.local_port))
+        core = self.conn.core
+
+        def kernel_state() -> str:
+            return ", ".join(kernel_states(core.local_port, self.host, core.remote_port))
+
+        row.check(lambda: self.conn.state, kernel_state, utcp, kernel)
 
     def reset_by_kernel(self) -> None:
         """The kernel's abort: SO_LINGER with a time of 0, and close."""
