@@ -12,6 +12,7 @@ import pytest
 
 from utcp.core.config import CONNECTION_OPTIONS, Config, Policy, policy_of
 from utcp.core.congestion import NewReno
+from utcp.core.policy import MAX_MSS
 
 NAMES = [one.name for one in fields(Config)]
 
@@ -150,7 +151,7 @@ def test_ecn_is_a_bool_or_passive() -> None:
 def test_none_where_it_says_so(name: str) -> None:
     if name in OPTIONAL:
         assert getattr(config(name, None), name) is None
-        assert getattr(policy_of(config(name, None)), name) == -1
+        assert getattr(policy_of(config(name, None)), name) == (MAX_MSS if name == "max_segment_size" else -1)
     else:
         with pytest.raises(TypeError, match=f"^{name}: None"):
             config(name, None)

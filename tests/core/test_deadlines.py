@@ -10,7 +10,8 @@ import pytest
 from support.script import Script
 from support.states import established, fin_wait_1, fin_wait_2, syn_received, syn_sent
 from utcp.core.config import Config
-from utcp.core.deadlines import arm, disarm, earliest_deadline
+from utcp.core.deadlines import disarm, earliest_deadline
+from utcp.core.output import output
 from utcp.core.stack import NEVER
 from utcp.core.states import State
 from utcp.core.user_timeout import on_user_timeout_option, patience_with
@@ -34,7 +35,7 @@ def test_each_of_them_may_be_the_earliest(name: str) -> None:
         setattr(s.conn, other, s.now + 2)
     setattr(s.conn, name, s.now + 1)
     assert earliest_deadline(s.conn) == s.now + 1
-    arm(s.conn)
+    output(s.conn)
     assert s.engine.next_timeout() == s.now + 1
     disarm(s.conn)
     assert earliest_deadline(s.conn) == NEVER
@@ -47,10 +48,10 @@ def test_a_deadline_that_has_its_entry_gets_no_other_one() -> None:
     entries = len(s.engine.stack.wheel)
     for at in (s.conn.armed_at, s.conn.armed_at + 1, NEVER):
         s.conn.rtx_at = at
-        arm(s.conn)
+        output(s.conn)
         assert len(s.engine.stack.wheel) == entries
     s.conn.rtx_at = s.conn.armed_at - 1
-    arm(s.conn)
+    output(s.conn)
     assert len(s.engine.stack.wheel) == entries + 1
     assert s.engine.next_timeout() == s.conn.rtx_at
 

@@ -208,22 +208,24 @@ class Channel:
     def call(self, bits: i64) -> None:
         """Tell the protocol what the readiness bits say, in the connection's own context."""
         context = self.own_context
-        if context is self.pump.empty:
-            self.on_ready(bits)  # ours since a callback of this round
-        elif context is not None:
-            context.run(_ON_READY, self, bits)  # not self.on_ready: a bound method costs as much as all the rest
-        elif self.pump.in_empty:
+        pump = self.pump
+        if context is None and pump.in_empty:
             try:
                 self.on_ready(bits)
             finally:
-                self._keep_if_used()
-        else:
+                if len(pump.empty) > 0:
+                    self._keep_the_context()
+        elif context is None:
             self.context().run(_ON_READY, self, bits)
+        elif context is pump.empty:
+            self.on_ready(bits)  # ours since a callback of this round
+        else:
+            context.run(_ON_READY, self, bits)  # not self.on_ready: a bound method costs as much as all the rest
 
-    def _keep_if_used(self) -> None:
+    def _keep_the_context(self) -> None:
         """A variable set in the context that was everybody's makes it ours."""
         pump = self.pump
-        if pump.in_empty and len(pump.empty) > 0:
+        if pump.in_empty:
             pump.in_empty = False
             self.own_context = pump.empty
 
@@ -241,8 +243,8 @@ class Channel:
         return context
 
     def call_again(self) -> None:
-        """Tell it whatever there is to tell."""
-        self.call(self.conn.take_ready() | EVERYTHING)
+        """Tell it whatever there is to tell; once it is closing that is the end."""
+        self.call(self.conn.take_ready() | (CLOSED_BIT if self.closing else EVERYTHING))
 
     def hears_of(self, bits: i64) -> bool:
         """Whether there is anything to tell: that bytes have left, or were acknowledged, concerns those who wait."""
@@ -394,7 +396,7 @@ class Channel:
 
     def _look_for_the_end(self) -> None:
         conn = self.conn
-        if conn.closed:
+        if conn.done:
             if not self.lost and self._end_is_due():
                 self._lose(self.error if last_ack_missing(conn) else self.error or conn.error)
             if self.close_waiters is not None:

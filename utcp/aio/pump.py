@@ -22,7 +22,7 @@ from utcp.core.config import Config
 from utcp.core.engine import Engine
 from utcp.core.listener import Listener
 from utcp.core.paths import Path
-from utcp.core.stack import NEVER
+from utcp.core.stack import NEVER, Stack
 from utcp.core.states import CONNECTED
 
 RECEIVE_BUDGET: Final = 64  # buffers a turn, so that a flood leaves the loop to others
@@ -66,6 +66,7 @@ class Pump:
         "_pumping",
         "_rung_at",
         "_scheduled",
+        "_stack",
         "_turns_behind",
         "_udp",
         "channels",
@@ -122,6 +123,7 @@ class Pump:
         self._path_until: i64 = 0
         self._pumping = False
         self._scheduled = False
+        self._stack: Stack = engine.stack
         self._turns_behind = 0
         self._alarm_at: i64 = 0  # what it is set to; 0: it is not
         self._rung_at: i64 = 0  # when it last did
@@ -155,7 +157,7 @@ class Pump:
 
         Raises OSError when there is no route, ValueError for an address that is none.
         """
-        paths = self.engine.stack.paths
+        paths = self._stack.paths
         path = self._path
         if path is not None and peer == self._path_of and now < self._path_until and paths.get(path.index) is path:
             return path.index
@@ -218,7 +220,7 @@ class Pump:
         self.wakeups += 1
         if self._drain() == 0 or self._has_reports():
             self._hear_errors()
-        self._pump(self.engine.stack.now)
+        self._pump(self._stack.now)
 
     def _on_alarm(self) -> None:
         self.wakeups += 1
@@ -227,7 +229,7 @@ class Pump:
         self._drain()
         if self._datagrams.has_reports:
             self._hear_errors()
-        self._pump(self.engine.stack.now)
+        self._pump(self._stack.now)
 
     def _on_writable(self) -> None:
         self.wakeups += 1
@@ -247,7 +249,7 @@ class Pump:
 
         A delayed ACK must leave within half a second (RFC 9293 3.8.6.3, MUST-40).
         """
-        if self._holding and self.engine.stack.held_acks and self.clock() - self._holding_since > ACKS_WAIT:
+        if self._holding and self._stack.held_acks and self.clock() - self._holding_since > ACKS_WAIT:
             self._pump(self.clock(), False)
 
     def _on_answered(self) -> None:
@@ -293,11 +295,11 @@ class Pump:
 
     def _path_from(self, local: Address, peer: Address) -> i64:
         """The engine's path of what has arrived: mostly it is from the same peer as the last."""
-        paths = self.engine.stack.paths
+        paths = self._stack.paths
         path = self._arrived_by
         own = path is not None and (path.local is local or path.local == local)
         if path is None or not own or path.peer != peer or paths.get(path.index) is not path:
-            path = paths.intern(local, peer, self.engine.stack.now)
+            path = paths.intern(local, peer, self._stack.now)
             self._arrived_by = path
         return path.index
 
@@ -316,7 +318,7 @@ class Pump:
         if self._conditions and (self.channels == 0 or self.engine.connection_count() == 0):
             self._check_conditions()
         if self.open:
-            if self.engine.stack.held_acks and not self._holding and not self._blocked:
+            if self._stack.held_acks and not self._holding and not self._blocked:
                 self._holding = True
                 self._holding_since = self.clock()
                 self.loop.call_soon(self._on_answered, context=self._context)  # behind the tasks that were woken
@@ -332,7 +334,7 @@ class Pump:
             return
         self._pumping = True
         more = True
-        stack = self.engine.stack
+        stack = self._stack
         self.watching = patient and len(stack.dirty) > FEW_CONNECTIONS and stack.acks_could_wait
         patient = self.watching or (patient and len(stack.held_acks) > 0)
         try:
@@ -348,7 +350,7 @@ class Pump:
 
     def _call_back(self) -> bool:
         """Make the callbacks that are due. Returns whether there were any."""
-        stack = self.engine.stack
+        stack = self._stack
         if not (stack.ready_listeners or self._again or self._anything_to_tell()):
             return False
         self.in_empty = True
@@ -363,7 +365,7 @@ class Pump:
     def _anything_to_tell(self) -> bool:
         """Whether one of the connections that are ready is to hear of it: a round for what only left costs as much as
         one for what came, and every answer has one."""
-        ready = self.engine.stack.ready
+        ready = self._stack.ready
         for conn in ready:
             channel = conn.context
             if isinstance(channel, Channel) and channel.hears_of(conn.ready_bits):
@@ -377,7 +379,7 @@ class Pump:
         """As ``_call_back``, in the empty context."""
         engine = self.engine
         accepted = False
-        if engine.stack.ready_listeners:
+        if self._stack.ready_listeners:
             accepted = True
             for listener in engine.ready_listeners():
                 self._accept(listener)
@@ -394,8 +396,9 @@ class Pump:
                     self.loop.call_soon(self._on_some_answered, context=self._context)
                 told = conn.context
                 if isinstance(told, Channel):  # None: its protocol has been told of the end
-                    bits = conn.take_ready()
+                    bits = conn.ready_bits
                     if bits != 0:  # else it has just been accepted, and told everything
+                        conn.ready_bits = 0
                         told.call(bits)
         except BaseException:  # KeyboardInterrupt, SystemExit: the others are told if the loop runs again
             self._again += again

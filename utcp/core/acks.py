@@ -65,7 +65,7 @@ def process_ack(tcb: Tcb, seg: Segment) -> bool:
     if acked > flight:
         acked = -1  # an old one
     duplicate = acked == 0 and flight > 0 and _duplicate(tcb, seg)
-    if flight > 0 and ((tcb.sack_on and len(seg.sack) > 0) or (duplicate and not tcb.sack_on)):
+    if flight > 0 and (seg.sack if tcb.sack_on else duplicate):
         open_scoreboard(tcb)
     if acked > 0:
         fin_acked = _advance(tcb, seg, acked, flight)

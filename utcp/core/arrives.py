@@ -22,7 +22,7 @@ from utcp.core.transition import set_state
 from utcp.core.urgent import check_urg
 from utcp.core.user_timeout import on_user_timeout_option
 from utcp.wire.segment import ACK, FIN, OK, PARSE_ERRORS, RST, SYN, URG, Segment, parse
-from utcp.wire.seq import MASK, seq_ge, seq_gt, seq_le, seq_lt, seq_sub
+from utcp.wire.seq import MASK, seq_ge, seq_le, seq_lt, seq_sub
 
 # RFC 7323 5.5: a TS.Recent older than 24 days says nothing
 _TS_RECENT_MAX_AGE: Final = 24 * 86_400 * 1_000_000_000
@@ -55,7 +55,7 @@ def segment_arrives(stack: Stack, route: Path, buf: bytes, start: i64, end: i64)
         if route.soft_error:
             route.soft_error = ""  # whatever it was, it has passed
         reason = _connection_arrives(tcb, seg)
-        if not tcb.dirty:
+        if not tcb.dirty and not tcb.done:
             mark_dirty(tcb)
     else:
         reason = _no_connection_arrives(stack, route, key, seg)
@@ -126,7 +126,7 @@ def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
     stack = tcb.stack
     acceptable_ack = False
     if seg.flags & ACK:  # first
-        if seq_le(seg.ack, tcb.iss) or seq_gt(seg.ack, tcb.snd_nxt):
+        if seg.ack != tcb.snd_nxt or seg.ack == tcb.iss:  # ISS < SEG.ACK =< SND.NXT, which is ISS + 1 at most
             refuse_ack(stack, tcb.route, seg)
             return "syn-sent-bad-ack"
         acceptable_ack = True
@@ -142,7 +142,8 @@ def _syn_sent_arrives(tcb: Tcb, seg: Segment) -> str:
     if seg.flags & FIN and tcb.policy.drop_syn_fin:
         return "syn-fin"
     accept_options(tcb, seg)
-    on_user_timeout_option(tcb, seg)
+    if seg.user_timeout >= 0:
+        on_user_timeout_option(tcb, seg)
     start_receiving(tcb, seg)
     if acceptable_ack:
         acknowledge_syn(tcb, seg)

@@ -48,10 +48,9 @@ def earliest_deadline(tcb: Tcb, at: i64 = NEVER) -> i64:
     return at
 
 
-def arm(tcb: Tcb) -> None:
-    """See to it that the wheel wakes the connection no later than its earliest deadline."""
-    at = earliest_deadline(tcb, tcb.armed_at)
-    if at < tcb.armed_at and tcb.slot >= 0:
+def arm(tcb: Tcb, at: i64) -> None:
+    """Have the wheel wake the connection at ``at``, its earliest deadline, if the engine holds it still."""
+    if tcb.slot >= 0:
         tcb.armed_at = at
         tcb.stack.wheel.insert(at, tcb.slot)
 

@@ -271,10 +271,11 @@ class Engine:
                     connections.armed[slot] = NEVER
             elif tcb.armed_at == wheel.due_deadlines[i]:
                 tcb.armed_at = NEVER
-                if earliest_deadline(tcb) <= stack.now:
+                at = earliest_deadline(tcb)
+                if at <= stack.now:
                     run_deadlines(tcb)
-                else:
-                    arm(tcb)  # the deadline has moved, or it was that of another connection before this one
+                elif at != NEVER:
+                    arm(tcb, at)  # the deadline has moved, or it was that of another connection before this one
             i += 1
         self._more_expiries = expire_time_wait(stack, EXPIRE_AT_ONCE)
         if len(connections) == 0 and len(connections.slots) > FEW_SLOTS and len(wheel) == 0:
@@ -329,17 +330,15 @@ class Engine:
 
     def _ephemeral_port(self, route: Path, port: i64, timestamps: bool) -> i64:
         source = self._port_source
+        listeners = self._stack.listeners
         tries: i64 = 0
         while tries < EPHEMERAL_PORTS:
             local_port: i64 = self._ports.next_port() if source is None else source()
-            if not self._listening_on(local_port) and self._free(route, local_port, port, timestamps):
+            listening = listeners and local_port in listeners
+            if not listening and self._free(route, local_port, port, timestamps):
                 return local_port
             tries += 1
         raise OSError(errno.EADDRNOTAVAIL, f"Cannot assign requested address: no free TCP port to {route.peer}:{port}")
-
-    def _listening_on(self, port: i64) -> bool:
-        listeners = self._stack.listeners
-        return len(listeners) > 0 and port in listeners
 
     def _free(self, route: Path, local_port: i64, port: i64, timestamps: bool) -> bool:
         """Whether a pair of ports is unused on a path, or may be taken over from TIME-WAIT."""
@@ -415,7 +414,7 @@ class Engine:
     def pending(self) -> bool:
         """Whether ``transmit`` has something to do."""
         stack = self._stack
-        return len(stack.dirty) > 0 or stack.trains.segments > 0 or len(stack.held_acks) > 0
+        return len(stack.dirty) > 0 or len(stack.trains.trains) > 0 or len(stack.held_acks) > 0
 
     def transmit(self, now: i64, patient: bool = False) -> list[Train]:
         """Build what is due and hand out the trains, in the order in which they must leave.
@@ -441,7 +440,7 @@ class Engine:
     @property
     def pending_segments(self) -> int:
         """Segments built already (resets, TIME-WAIT acknowledgments); connections build theirs in ``transmit``."""
-        return self._stack.trains.segments + len(self._stack.dirty)
+        return self._stack.trains.segments() + len(self._stack.dirty)
 
     @property
     def max_train_segments(self) -> int:

@@ -30,7 +30,9 @@ def offer_options(tcb: Tcb) -> None:
     tcb.wscale_on = policy.window_scaling
     if policy.window_scaling:
         tcb.rcv_wscale = policy.receive_wscale
-    tcb.rmss = limited_mss(tcb, tcb.route.link_payload - HEADER_SIZE)  # what we can receive (MUST-67, RFC 6691 2)
+    tcb.rmss = tcb.route.link_payload - HEADER_SIZE  # what we can receive (MUST-67, RFC 6691 2)
+    if policy.max_segment_size < tcb.rmss:
+        tcb.rmss = policy.max_segment_size
     if policy.ecn == ECN_ASK and not tcb.passive:
         use_ecn(tcb)
 
@@ -61,7 +63,9 @@ def accept_options(tcb: Tcb, seg: Segment) -> None:
 def set_smss(tcb: Tcb) -> None:
     """Eff.snd.MSS (MUST-16): what the peer takes and the path carries, less the options of every segment."""
     tcb.plpmtu = tcb.route.max_payload
-    mss = limited_mss(tcb, tcb.plpmtu - HEADER_SIZE)
+    mss = tcb.plpmtu - HEADER_SIZE
+    if tcb.policy.max_segment_size < mss:
+        mss = tcb.policy.max_segment_size
     if tcb.peer_mss < mss:
         mss = tcb.peer_mss
     if tcb.ts_on:
@@ -74,12 +78,6 @@ def set_smss(tcb: Tcb) -> None:
     control = tcb.congestion
     if control is not None:
         control.mss = tcb.smss
-
-
-def limited_mss(tcb: Tcb, mss: i64) -> i64:
-    """An MSS, no larger than the user wants."""
-    limit = tcb.policy.max_segment_size
-    return mss if limit < 0 or mss < limit else limit
 
 
 def start_receiving(tcb: Tcb, seg: Segment) -> None:
@@ -107,7 +105,8 @@ def establish(tcb: Tcb) -> None:
     tcb.progress_at = stack.now
     stack.counters.established += 1
     tcb.heard_at = stack.now
-    start_keepalive(tcb)
+    if tcb.policy.keepalive:
+        start_keepalive(tcb)
     set_state(tcb, ESTABLISHED)
     bits: i64 = CONNECTED
     queue = tcb.receive_queue

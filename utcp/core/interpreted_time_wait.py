@@ -114,12 +114,13 @@ class DictTimeWait:
         return -1
 
     def pop_expired(self, now: int) -> int:
-        deadline = self.next_deadline()
-        return -1 if deadline < 0 or deadline > now else self.pop_oldest()
+        return self._pop() if 0 <= self.next_deadline() <= now else -1
 
     def pop_oldest(self) -> int:
-        if self.next_deadline() < 0:
-            return -1
+        return self._pop() if self.next_deadline() >= 0 else -1
+
+    def _pop(self) -> int:
+        """The first to expire, which ``next_deadline`` has put on top of the heap."""
         key, _ = self._queues[self._heap[0][1]].popitem(last=False)
         del self._durations[key]
         if not self._durations:

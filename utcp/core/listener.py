@@ -160,7 +160,8 @@ def _embryo(stack: Stack, route: Path, listener: Listener, seg: Segment) -> Conn
 
 def _receive_syn(tcb: Connection, listener: Listener, syn: Segment) -> None:
     accept_options(tcb, syn)
-    on_user_timeout_option(tcb, syn)
+    if syn.user_timeout >= 0:
+        on_user_timeout_option(tcb, syn)
     start_receiving(tcb, syn)
     adopt(tcb)
     listener.embryonic += 1

@@ -11,7 +11,7 @@ from typing import Final
 from mypy_extensions import i64
 
 from utcp.core.congestion.window import restart_after_idle
-from utcp.core.deadlines import SWS_OVERRIDE, arm, start_probe_timer, start_retransmission_timer
+from utcp.core.deadlines import SWS_OVERRIDE, arm, earliest_deadline, start_probe_timer, start_retransmission_timer
 from utcp.core.ecn import ECT_0, NOT_ECT, Ecn
 from utcp.core.handshake import TIMESTAMPS_SIZE, set_smss
 from utcp.core.pacing import FREE, charge, train_allowance, unpaced_flight
@@ -67,15 +67,10 @@ def output(tcb: Tcb) -> None:
         if tcb.plpmtu != tcb.route.max_payload:
             set_smss(tcb)
         r = tcb.recovery
-        if r is not None and r.runs.lost > 0 and not r.frto_new_data:
-            _retransmit(tcb, r)
-        if r is not None and r.probe_due:
-            _send_loss_probe(tcb, r)
+        if r is not None:
+            _recover(tcb, r)
         elif not tcb.fin_sent:
             _send_new(tcb)
-        if r is not None and r.frto_new_data and _nothing_to_try(tcb, r):
-            give_up_frto(r)
-            _retransmit(tcb, r)
     if tcb.window_update:
         consider_window_update(tcb)
     if tcb.dup_acks_due > 0:
@@ -90,7 +85,22 @@ def output(tcb: Tcb) -> None:
             _hold_ack(tcb)
         else:
             send_ack(tcb)
-    arm(tcb)
+    at = earliest_deadline(tcb, tcb.armed_at)
+    if at < tcb.armed_at:
+        arm(tcb, at)
+
+
+def _recover(tcb: Tcb, r: Recovery) -> None:
+    """What is lost, a loss probe or new data, while the scoreboard says what is in flight."""
+    if r.runs.lost > 0 and not r.frto_new_data:
+        _retransmit(tcb, r)
+    if r.probe_due:
+        _send_loss_probe(tcb, r)
+    elif not tcb.fin_sent:
+        _send_new(tcb)
+    if r.frto_new_data and _nothing_to_try(tcb, r):
+        give_up_frto(r)
+        _retransmit(tcb, r)
 
 
 def _hold_ack(tcb: Tcb) -> None:
@@ -114,7 +124,6 @@ def send_syn(tcb: Tcb) -> None:
     if tcb.st == SYN_RECEIVED:
         flags |= ACK
         ack = tcb.rcv_nxt
-        _acknowledged(tcb)
     if wnd > (tcb.rcv_adv - tcb.rcv_nxt) & MASK:  # RCV.NXT is 0 until the peer's SYN comes
         tcb.rcv_adv = (tcb.rcv_nxt + wnd) & MASK
     retransmission = tcb.snd_nxt != tcb.iss
@@ -131,7 +140,8 @@ def send_syn(tcb: Tcb) -> None:
     train = _board(tcb, header_size, retransmission, NOT_ECT)
     w = train.writer
     write_header(w, tcb.local_port, tcb.remote_port, tcb.iss, ack, flags, wnd, header_size, 0)
-    write_syn_options(w, tcb.rmss, wscale, tcb.sack_on, tcb.ts_on, stack.ts_now(tcb.ts_offset), tcb.ts_recent)
+    ts_val = stack.ts_now(tcb.ts_offset)
+    write_syn_options(w, tcb.rmss, wscale, tcb.sack_on, tcb.ts_on, ts_val, tcb.ts_recent)
     if say_timeout:
         write_user_timeout(w, advertised_timeout(tcb))
         tcb.user_timeout_due = True  # RFC 5482 3: in the next segment too
@@ -140,6 +150,7 @@ def send_syn(tcb: Tcb) -> None:
     if retransmission:
         tcb.rtt_at = NEVER  # Karn (MUST-18)
     else:
+        tcb.rtx_ts = ts_val
         time_segment(tcb, tcb.snd_nxt)
     start_retransmission_timer(tcb)
 
@@ -170,7 +181,7 @@ def send_reset(tcb: Tcb) -> None:
 def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: bool) -> None:
     """One segment with ``n`` bytes from ``offset`` of the send queue. Every one carries our ACK and window."""
     stack = tcb.stack
-    blocks = sack_blocks(tcb)
+    blocks = None if tcb.reassembly is None and tcb.dsack is None else sack_blocks(tcb)
     ts_on = tcb.ts_on
     ts_val: i64 = 0
     header_size: i64 = HEADER_SIZE
@@ -212,13 +223,20 @@ def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: b
         w.write(queue.slice(offset, n))
         tcb.bytes_out += n
         stack.counters.bytes_out += n
-    _acknowledged(tcb)
     if stack.observer is not None:
         _tell(tcb, train, header_size + n, retransmission)
 
 
 def _board(tcb: Tcb, size: i64, retransmission: bool, ecn: i64) -> Train:
+    """The train for one more segment, which carries our ACK: nothing is owed any more."""
     stack = tcb.stack
+    tcb.ack_now = False
+    tcb.ack_can_wait = False
+    tcb.ack_held = False
+    tcb.unacked_in = 0
+    tcb.delack_at = NEVER
+    tcb.dsack = None
+    tcb.last_ack_sent = tcb.rcv_nxt
     train = stack.trains.board(tcb.route, size, tcb.train_serial, tcb.slot, ecn)
     tcb.train_serial = train.serial
     tcb.segments_out += 1
@@ -237,17 +255,6 @@ def _tell(tcb: Tcb, train: Train, size: i64, retransmission: bool) -> None:
         observer.segment_out(tcb.stack.now, tcb.path, train.payload()[-size:], retransmission)
 
 
-def _acknowledged(tcb: Tcb) -> None:
-    """A segment that carries our ACK has been built: nothing is owed any more."""
-    tcb.ack_now = False
-    tcb.ack_can_wait = False
-    tcb.ack_held = False
-    tcb.unacked_in = 0
-    tcb.delack_at = NEVER
-    tcb.dsack = None
-    tcb.last_ack_sent = tcb.rcv_nxt
-
-
 # New data and FIN
 
 
@@ -256,7 +263,9 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
 
     ``extra``: bytes by which the congestion window may be exceeded.
     """
-    unsent = queued_bytes(tcb)
+    unsent: i64 = 0
+    if tcb.send_queue is not None:
+        unsent = queued_bytes(tcb)
     if unsent == 0 and not tcb.fin_queued:
         return
     mss = _segment_room(tcb)
@@ -264,7 +273,7 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
     if unsent > 0 and tcb.ecn is not None and _held_by_ecn(tcb, tcb.ecn, flight):
         return
     idle = flight == 0
-    if idle:
+    if idle and tcb.congestion is not None:
         restart_after_idle(tcb)
     r = tcb.recovery
     outside: i64 = 0  # of what is in flight no longer in the network
@@ -410,6 +419,8 @@ def _may_send_short(tcb: Tcb, n: i64, unsent: i64, flight: i64) -> bool:
 
 def _segment_room(tcb: Tcb) -> i64:
     """Data bytes in a full segment, with the SACK option that it will carry taken off."""
+    if tcb.reassembly is None and tcb.dsack is None:
+        return tcb.smss
     blocks = sack_blocks(tcb)
     return tcb.smss if blocks is None else max(tcb.smss - sack_size(blocks), 1)
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from mypy_extensions import i64
 
-from utcp.core.handshake import TIMESTAMPS_SIZE, limited_mss, set_smss
+from utcp.core.handshake import TIMESTAMPS_SIZE, set_smss
 from utcp.core.mtu_search import BASE, ERROR, ETHERNET, SEARCH_COMPLETE, MtuSearch
 from utcp.core.paths import Path, minimum_payload, mtu_of_payload, payload_of_mtu
 from utcp.core.recovery_state import NONE, OPEN, Recovery, open_scoreboard
@@ -57,7 +57,7 @@ def probe_size(tcb: Tcb, unsent: i64, mss: i64, flight: i64, window: i64) -> i64
     link = route.link_payload
     ethernet = payload_of_mtu(ETHERNET, route.ipv6)
     size = search.wanted(route.max_payload, route.base_payload, link, ethernet, now, policy.mtu_probe_interval)
-    size = min(size, limited_mss(tcb, tcb.peer_mss) + HEADER_SIZE)  # the peer's MSS is the end of it (RFC 9293 3.7.1)
+    size = min(size, min(tcb.peer_mss, policy.max_segment_size) + HEADER_SIZE)  # no MSS is exceeded (RFC 9293 3.7.1)
     if size <= route.max_payload:
         return 0
     n = size - _overhead(tcb)

@@ -17,11 +17,12 @@ ECN_ASK: Final = 1
 ECN_PASSIVE: Final = 2
 
 MAX_WSCALE: Final = 14  # RFC 7323 2.3
+MAX_MSS: Final = 65_535  # that the option can say
 
 
 @final
 class Policy:
-    """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1."""
+    """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1 where it is no limit."""
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
@@ -58,7 +59,7 @@ class Policy:
         self.max_half_open: i64 = config.max_half_open
 
         self.nodelay: bool = config.nodelay
-        self.max_segment_size: i64 = -1 if config.max_segment_size is None else config.max_segment_size
+        self.max_segment_size: i64 = config.max_segment_size or MAX_MSS
         self.mtu_probing: i64 = config.mtu_probing
         self.base_mss: i64 = config.base_mss
         self.mtu_probe_interval: i64 = _ns(config.mtu_probe_interval)
@@ -69,6 +70,8 @@ class Policy:
         self.max_memory: i64 = config.max_memory
         self.window_scaling: bool = config.window_scaling
         # Not by a method: it would have to look whether each attribute from here on is set, ever after
+        # Not by methods: they would have to look whether each attribute from here on is set, ever after
+        self.first_receive_buffer: i64 = _first_receive_buffer(config)  # of a new connection
         self.receive_wscale: i64 = _wscale_for(config.receive_buffer or config.max_receive_buffer)
         self.timestamps: bool = config.timestamps
         self.sack: bool = config.sack
@@ -89,12 +92,11 @@ class Policy:
         self.time_wait_reuse: bool = config.time_wait_reuse
         self.max_time_wait: i64 = config.max_time_wait
 
-    def first_receive_buffer(self) -> i64:
-        """Bytes held for the reader of a new connection at most."""
-        if self.receive_buffer >= 0:
-            return self.receive_buffer
-        first = self.initial_receive_buffer
-        return first if first < self.max_receive_buffer else self.max_receive_buffer
+
+def _first_receive_buffer(config: Config) -> i64:
+    if config.receive_buffer is not None:
+        return config.receive_buffer
+    return min(config.initial_receive_buffer, config.max_receive_buffer)
 
 
 def _wscale_for(buffer: i64) -> i64:

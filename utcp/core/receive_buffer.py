@@ -107,7 +107,7 @@ def follow_policy(tcb: Tcb) -> None:
         tcb.rcv_buf = policy.receive_buffer
         tcb.sizing = None
     else:
-        tcb.rcv_buf = min(max(tcb.rcv_buf, policy.first_receive_buffer()), policy.max_receive_buffer)
+        tcb.rcv_buf = min(max(tcb.rcv_buf, policy.first_receive_buffer), policy.max_receive_buffer)
 
 
 def _read_up_to(tcb: Tcb) -> i64:

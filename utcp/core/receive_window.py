@@ -53,26 +53,21 @@ def advertise(tcb: Tcb) -> i64:
 
 
 def _receive_room(tcb: Tcb) -> i64:
-    room = _receive_buffer(tcb)
+    """What is free of the buffer, which is never less than the smallest window that the scale can express."""
+    room = tcb.rcv_buf
+    unit: i64 = 1 << tcb.rcv_wscale
+    if room < unit:
+        room = unit
+    if short_of_memory(tcb):
+        room = min(room, 2 * tcb.rmss)
     queue = tcb.receive_queue
     return room if queue is None else room - queue.size
 
 
-def _receive_buffer(tcb: Tcb) -> i64:
-    # Never less than the smallest window that the scale can express
-    buffer = tcb.rcv_buf
-    unit: i64 = 1 << tcb.rcv_wscale
-    if buffer < unit:
-        buffer = unit
-    if short_of_memory(tcb):
-        buffer = min(buffer, 2 * tcb.rmss)
-    return buffer
-
-
 def _has_room_again(tcb: Tcb) -> bool:
     # A buffer that has been made smaller than a segment is room enough when it is empty
-    segment: i64 = min(tcb.rcv_mss, tcb.rmss)
-    return _receive_room(tcb) >= min(segment, _receive_buffer(tcb))
+    queue = tcb.receive_queue
+    return _receive_room(tcb) >= min(tcb.rcv_mss, tcb.rmss) or queue is None or queue.size == 0
 
 
 def _as_told(tcb: Tcb, window: i64) -> i64:

@@ -51,7 +51,7 @@ def measure(tcb: Tcb, seg: Segment) -> None:
     after the last sample; but an echo from before the last time-out is no echo of what was sent again, and says how
     long we waited, not how long the path is. Less than a tick of the clock counts as one.
     """
-    if tcb.rtt_at != NEVER and seq_ge(seg.ack, tcb.rtt_seq):
+    if tcb.rtt_at != NEVER and (seg.ack == tcb.rtt_seq or seq_ge(seg.ack, tcb.rtt_seq)):
         sample: i64 = tcb.stack.now - tcb.rtt_at
         if sample < tcb.min_rtt:
             tcb.min_rtt = sample

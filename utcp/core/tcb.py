@@ -196,7 +196,7 @@ class Tcb:
         self.rcv_wscale: i64 = 0
         self.rmss: i64 = 536  # the MSS we announced
         self.rcv_mss: i64 = 0  # the largest segment received
-        self.rcv_buf: i64 = policy.first_receive_buffer()  # the most that is held for the reader, out of order included
+        self.rcv_buf: i64 = policy.first_receive_buffer  # the most that is held for the reader, out of order included
         self.sizing: RightSizing | None = None  # how it grows, once data comes in bulk
         self.receive_queue: ReceiveQueue | None = None
         self.reassembly: Reassembly | None = None

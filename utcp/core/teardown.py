@@ -63,7 +63,8 @@ def enter_time_wait(tcb: Tcb) -> None:
     )
     tcb.route.users += 1
     _finish(tcb, GRACEFUL, None)
-    evict_time_wait(stack, stack.policy.max_time_wait)
+    if len(stack.time_wait) > stack.policy.max_time_wait:
+        evict_time_wait(stack, stack.policy.max_time_wait)
 
 
 def evict_time_wait(stack: Stack, limit: i64) -> None:

@@ -31,13 +31,14 @@ def process_text(tcb: Tcb, seg: Segment) -> None:
     n: i64 = seg.data_len
     fin = seg.flags & FIN != 0
     # Trim to the window: first what we have, then what we did not ask for
-    old: i64 = seq_sub(tcb.rcv_nxt, seq)
-    if old > 0:
-        note_old(tcb, seg)
-        tcb.ack_now = True
-        seq = tcb.rcv_nxt
-        start += old
-        n -= old
+    if seq != tcb.rcv_nxt:
+        old: i64 = seq_sub(tcb.rcv_nxt, seq)
+        if old > 0:
+            note_old(tcb, seg)
+            tcb.ack_now = True
+            seq = tcb.rcv_nxt
+            start += old
+            n -= old
     room: i64 = seq_sub(tcb.rcv_adv, seq)
     if n > room:
         n = max(room, 0)

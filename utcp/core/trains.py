@@ -28,6 +28,7 @@ class Train:
     __slots__ = (
         "count",
         "ecn",
+        "limit",
         "owner",
         "path",
         "route",
@@ -36,13 +37,14 @@ class Train:
         "writer",
     )
 
-    def __init__(self, route: Path, segment_size: i64, serial: i64, owner: i64, ecn: i64) -> None:
+    def __init__(self, route: Path, segment_size: i64, serial: i64, owner: i64, ecn: i64, limit: i64) -> None:
         self.route: Path = route
         self.path: i64 = route.index
         self.segment_size: i64 = segment_size
         self.serial: i64 = serial
         self.owner: i64 = owner  # the one connection (slot) whose segments these are, or NOBODY
         self.count: i64 = 0
+        self.limit: i64 = limit  # of ``count``
         self.ecn: i64 = ecn  # the field of their IP headers (RFC 3168 5)
         self.writer: BytesWriter = BytesWriter()
 
@@ -69,7 +71,6 @@ class Trains:
     def __init__(self) -> None:
         self.trains: list[Train] = []
         self.serial: i64 = 0
-        self.segments: i64 = 0
         self.max_segments: i64 = MAX_TRAIN_SEGMENTS
 
     def board(self, route: Path, size: i64, after: i64, owner: i64, ecn: i64 = 0) -> Train:
@@ -77,33 +78,30 @@ class Trains:
 
         The caller writes exactly ``size`` bytes to its ``writer``.
         """
-        self.segments += 1
-        found: Train | None = None
         for open_train in route.trains:
             train: Train = open_train
             if train.serial < after or train.ecn != ecn:
                 continue
             if train.segment_size == size:
-                found = train
                 break
             if size < train.segment_size and train.owner == owner:
                 # A connection's short last segment may close its own train
                 train.count += 1
                 route.trains.remove(train)
                 return train
-        if found is None:
-            found = self._open(route, size, owner, ecn)
-        count = found.count + 1
-        found.count = count
-        if found.owner != owner:
-            found.owner = NOBODY
-        if count >= self.max_segments or (count + 1) * size > MAX_TRAIN_BYTES:
-            route.trains.remove(found)
-        return found
+        else:
+            train = self._open(route, size, owner, ecn)
+        train.count += 1
+        if train.owner != owner:
+            train.owner = NOBODY
+        if train.count >= train.limit:
+            route.trains.remove(train)
+        return train
 
     def _open(self, route: Path, size: i64, owner: i64, ecn: i64) -> Train:
         self.serial += 1
-        train = Train(route, size, self.serial, owner, ecn)
+        limit: i64 = min(self.max_segments, MAX_TRAIN_BYTES // size)
+        train = Train(route, size, self.serial, owner, ecn, limit)
         self.trains.append(train)
         route.trains.append(train)
         if len(route.trains) > MAX_OPEN_TRAINS:
@@ -116,5 +114,11 @@ class Trains:
         for train in trains:
             train.route.trains = []
         self.trains = []
-        self.segments = 0
         return trains
+
+    def segments(self) -> i64:
+        """How many wait to leave."""
+        waiting: i64 = 0
+        for train in self.trains:
+            waiting += train.count
+        return waiting

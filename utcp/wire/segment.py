@@ -313,7 +313,7 @@ def no_rare_options(seg: Segment) -> None:
     seg.wscale = -1
     seg.sack_permitted = False
     seg.user_timeout = -1
-    if len(seg.sack) > 0:
+    if seg.sack:
         seg.sack = []
 
 

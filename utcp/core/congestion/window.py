@@ -37,13 +37,13 @@ def initial_window(tcb: Tcb) -> i64:
 
 def restart_after_idle(tcb: Tcb) -> None:
     """Nothing is in flight, and something is about to be sent."""
-    if tcb.congestion is not None and tcb.stack.now - tcb.sent_at > tcb.rto:
-        _restart(tcb)
-
-
-def _restart(tcb: Tcb) -> None:
-    control = _of(tcb)
     idle = tcb.stack.now - tcb.sent_at
+    if idle > tcb.rto:
+        _restart(tcb, idle)
+
+
+def _restart(tcb: Tcb, idle: i64) -> None:
+    control = _of(tcb)
     _tell(tcb, lambda: control.on_idle(idle, initial_window(tcb), tcb.stack.now))
 
 
