@@ -12,6 +12,7 @@ from aio.protocols import HOST, Accepted
 from support.patience import until
 
 MANY = 32
+VERY_MANY = 512
 
 
 async def lifecycles(count: int) -> int:
@@ -66,6 +67,35 @@ async def test_tasks_that_compute_for_long() -> None:
 
         await sent_before_each(0)  # it learns that there are tasks
         assert (await sent_before_each(0.02))[-1] == MANY  # 0.64 s
+        server.close()
+        client.abort()
+
+
+async def test_tasks_need_not_wait_for_all_that_has_arrived() -> None:
+    """Of very many whose tasks answer, the first do so before the last have been told."""
+    told = ran = longest = 0
+
+    class Counted(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            nonlocal told
+            told += 1
+
+    async with (
+        await utcp.Endpoint.create((HOST, 0)) as client,
+        await utcp.Endpoint.create((HOST, 0)) as host,
+    ):
+        server = await utcp.create_server(Accepted(), HOST, host.local_addr[1], endpoint=host, backlog=VERY_MANY)
+
+        async def live() -> None:
+            nonlocal ran, longest
+            await client.create_connection(Counted, HOST, host.local_addr[1])
+            longest = max(longest, told - ran)
+            ran += 1
+
+        await asyncio.gather(*[live() for _ in range(MANY)])  # it learns that there are tasks
+        longest = 0
+        await asyncio.gather(*[live() for _ in range(VERY_MANY)])
+        assert 0 < longest <= VERY_MANY / 2
         server.close()
         client.abort()
 
