@@ -12,7 +12,7 @@ from aio.protocols import HOST, Accepted
 from support.patience import until
 
 MANY = 32
-VERY_MANY = 512
+VERY_MANY = 1024
 
 
 async def lifecycles(count: int) -> int:
