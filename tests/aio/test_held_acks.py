@@ -100,6 +100,50 @@ async def test_tasks_need_not_wait_for_all_that_has_arrived() -> None:
         client.abort()
 
 
+class HalfOpen(asyncio.Protocol):
+    """Never closes."""
+
+    def eof_received(self) -> bool:
+        return True
+
+
+async def test_acks_wait_for_those_who_are_told_before_the_others_have_answered() -> None:
+    """Twice in one turn of the loop many are told, as by the socket and by the alarm: all answers carry their ACKs."""
+    async with (
+        await utcp.Endpoint.create((HOST, 0)) as client,
+        await utcp.Endpoint.create((HOST, 0)) as first,
+        await utcp.Endpoint.create((HOST, 0)) as second,
+    ):
+        servers = [
+            await utcp.create_server(HalfOpen, HOST, host.local_addr[1], endpoint=host) for host in (first, second)
+        ]
+
+        async def live(host: utcp.Endpoint) -> None:
+            transport, _ = await client.create_connection(asyncio.Protocol, HOST, host.local_addr[1])
+            transport.write_eof()
+
+        async def segments_of_many() -> int:
+            before = client.stats().counters.segments_out
+            lives = [asyncio.ensure_future(live(host)) for host in (first, second) for _ in range(MANY)]
+            await asyncio.sleep(0)
+            client._pump.flush()  # all SYNs
+            for host in (first, second):
+                host._pump._on_readable()
+                client._pump._on_readable()
+            await asyncio.gather(*lives)
+            await until(lambda: client.stats().states.get(utcp.State.FIN_WAIT_1, 0) == 0)
+            return client.stats().counters.segments_out - before
+
+        await segments_of_many()  # it learns that there are tasks
+        counts: list[int] = []
+        while len(counts) < 10 and 4 * MANY not in counts:  # a SYN and a FIN each, unless this process had to wait
+            counts.append(await segments_of_many())
+        assert 4 * MANY in counts, counts
+        for server in servers:
+            server.close()
+        client.abort()
+
+
 @pytest.mark.parametrize("count", [1, MANY])
 async def test_nobody_answers(count: int) -> None:
     """The handshakes are completed all the same."""

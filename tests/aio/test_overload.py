@@ -17,7 +17,7 @@ import utcp
 from aio.protocols import HOST, Accepted, Echo, Recorder, serving, settled, transport_of
 from support.patience import until
 from utcp.aio.addresses import Address
-from utcp.aio.datagrams import UdpSocket
+from utcp.aio.datagrams import Received, UdpSocket
 
 IDLE = 5_000  # connections, both of whose ends are one endpoint's
 WATCHED = 0.5  # seconds
@@ -153,6 +153,44 @@ async def test_a_socket_that_mostly_refuses(seed: int) -> None:
             assert bytes(client.data) == bytes(20_000)
         assert network.refusals > 50
         assert endpoint.stats().congestions > 20
+        endpoint.abort()
+
+
+class Backlog:
+    """Trains of noise in front of what the socket has, the first of which takes long to come."""
+
+    def __init__(self, inner: UdpSocket) -> None:
+        self.inner = inner
+        self.trains = 0
+        self.seconds = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def receive(self) -> Received | None:
+        if self.trains == 0:
+            return self.inner.receive()
+        self.trains -= 1
+        time.sleep(self.seconds)
+        self.seconds = 0.0
+        return Received(bytes(32), 1, self.inner.local, ("127.0.0.2", 9))
+
+
+async def test_deadlines_come_after_a_queue_that_tasks_interrupt() -> None:
+    """However often tasks run before its end is reached: what it acknowledges is not sent again."""
+    queue = Backlog(UdpSocket.bind(socket.AF_INET, (HOST, 0)))
+    async with serving(Echo) as port:
+        endpoint = utcp.Endpoint(queue)
+        transport, client = await endpoint.create_connection(Recorder, HOST, port)
+        await settled(endpoint)
+        assert endpoint.engine.stack.acks_could_wait  # tasks are who answers
+        before = endpoint.stats()
+        queue.trains, queue.seconds = 2_000, 0.5  # more than the RTO
+        transport.write(b"once")
+        await client.received(4)
+        after = endpoint.stats()
+        assert after.wakeups - before.wakeups > 500
+        assert after.counters.retransmissions == 0
         endpoint.abort()
 
 

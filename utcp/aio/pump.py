@@ -26,7 +26,8 @@ from utcp.core.stack import NEVER, Stack
 from utcp.core.states import CONNECTED
 
 RECEIVE_BUDGET: Final = 64  # buffers at a time, so that a flood leaves the loop to others
-PATIENCE: Final = 256  # times without reaching the end of the socket's queue before deadlines are looked at anyway
+# Buffers without reaching the end of the socket's queue, more than it holds, before deadlines are looked at anyway
+PATIENCE: Final = 16_384
 FLUSH_SEGMENTS: Final = 32  # so much is sent at once, that the peer may start on it while we go on
 SMALL: Final = 256  # bytes: no bulk transfer, which gains by answering for several segments at once
 # Turns of as many segments before tasks run, if they are who answers: what they let go of is free, and its memory warm,
@@ -56,6 +57,7 @@ class Pump:
         "_alarm_at",
         "_arrived_by",
         "_blocked",
+        "_buffers_behind",
         "_calls",
         "_conditions",
         "_context",
@@ -70,7 +72,6 @@ class Pump:
         "_rung_at",
         "_scheduled",
         "_stack",
-        "_times_behind",
         "_udp",
         "channels",
         "clock",
@@ -119,6 +120,7 @@ class Pump:
         self._again: list[Channel] = []
         self._arrived_by: Path | None = None  # the last buffer
         self._blocked: list[tuple[bytes, int, int, Address, Address]] = []
+        self._buffers_behind = 0  # taken since the end of the socket's queue was last reached
         self._calls = 0  # user calls since the last transmission
         self._conditions: list[tuple[Callable[[], bool], Callable[[], object]]] = []
         self._path: Path | None = None  # of the last connection that we began, its peer, and how long it is good
@@ -127,7 +129,6 @@ class Pump:
         self._pumping = False
         self._scheduled = False
         self._stack: Stack = engine.stack
-        self._times_behind = 0
         self._alarm_at: i64 = 0  # what it is set to; 0: it is not
         self._rung_at: i64 = 0  # when it last did
         datagrams.attach(loop, self._on_readable)
@@ -278,8 +279,8 @@ class Pump:
         buffers = segments = turns = 0
         while self.open:
             if buffers == RECEIVE_BUDGET or (turns == TURNS_BEFORE_TASKS and self._stack.acks_could_wait):
-                self._times_behind += 1
-                if self._times_behind < PATIENCE:
+                self._buffers_behind += buffers
+                if self._buffers_behind < PATIENCE:
                     return buffers
                 break
             data, segment_size, local, peer, ecn = udp.take() if udp is not None else _taken(self._datagrams)
@@ -295,7 +296,7 @@ class Pump:
                 turns += 1
                 self._turn(now, True)
                 now = self.clock()
-        self._times_behind = 0
+        self._buffers_behind = 0
         if self._datagrams.has_reports:
             self._hear_errors()
         engine.handle_timeout(self.clock())
