@@ -105,8 +105,7 @@ def establish(tcb: Tcb) -> None:
     tcb.progress_at = stack.now
     stack.counters.established += 1
     tcb.heard_at = stack.now
-    if tcb.policy.keepalive:
-        start_keepalive(tcb)
+    start_keepalive(tcb)
     set_state(tcb, ESTABLISHED)
     bits: i64 = CONNECTED
     queue = tcb.receive_queue

@@ -21,8 +21,7 @@ def choose_initial_numbers(tcb: Tcb) -> None:
     yet the same for every incarnation of a connection: its ISNs and timestamps only ever go forward.
     """
     stack = tcb.stack
-    route = tcb.route
-    word = keyed_hash(route.key, route.key0, route.key1, (tcb.local_port << 16) | tcb.remote_port)
+    word = _keyed_hash(tcb.route, tcb.local_port, tcb.remote_port)
     tcb.ts_offset = word & MASK
     if stack.isn is not None:
         tcb.iss = stack.isn(tcb.path, tcb.local_port, tcb.remote_port) & MASK
@@ -35,7 +34,7 @@ def choose_initial_numbers(tcb: Tcb) -> None:
 
 def timestamp_offset(route: Path, local_port: i64, remote_port: i64) -> i64:
     """The offset that a new incarnation of this connection would use."""
-    return keyed_hash(route.key, route.key0, route.key1, (local_port << 16) | remote_port) & MASK
+    return _keyed_hash(route, local_port, remote_port) & MASK
 
 
 def raise_iss_above(tcb: Tcb, old_snd_nxt: i64) -> None:
@@ -44,3 +43,7 @@ def raise_iss_above(tcb: Tcb, old_snd_nxt: i64) -> None:
         tcb.iss = (old_snd_nxt + 65_537) & MASK
         tcb.snd_una = tcb.iss
         tcb.snd_nxt = tcb.iss
+
+
+def _keyed_hash(route: Path, local_port: i64, remote_port: i64) -> i64:
+    return keyed_hash(route.key, route.key0, route.key1, (local_port << 16) | remote_port)

@@ -181,7 +181,7 @@ def send_reset(tcb: Tcb) -> None:
 def _emit(tcb: Tcb, seq: i64, flags: i64, offset: i64, n: i64, retransmission: bool) -> None:
     """One segment with ``n`` bytes from ``offset`` of the send queue. Every one carries our ACK and window."""
     stack = tcb.stack
-    blocks = None if tcb.reassembly is None and tcb.dsack is None else sack_blocks(tcb)
+    blocks = sack_blocks(tcb)
     ts_on = tcb.ts_on
     ts_val: i64 = 0
     header_size: i64 = HEADER_SIZE
@@ -263,9 +263,7 @@ def _send_new(tcb: Tcb, extra: i64 = 0) -> None:
 
     ``extra``: bytes by which the congestion window may be exceeded.
     """
-    unsent: i64 = 0
-    if tcb.send_queue is not None:
-        unsent = queued_bytes(tcb)
+    unsent = queued_bytes(tcb)
     if unsent == 0 and not tcb.fin_queued:
         return
     mss = _segment_room(tcb)
@@ -419,8 +417,6 @@ def _may_send_short(tcb: Tcb, n: i64, unsent: i64, flight: i64) -> bool:
 
 def _segment_room(tcb: Tcb) -> i64:
     """Data bytes in a full segment, with the SACK option that it will carry taken off."""
-    if tcb.reassembly is None and tcb.dsack is None:
-        return tcb.smss
     blocks = sack_blocks(tcb)
     return tcb.smss if blocks is None else max(tcb.smss - sack_size(blocks), 1)
 

@@ -22,7 +22,7 @@ MAX_MSS: Final = 65_535  # that the option can say
 
 @final
 class Policy:
-    """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1 where it is no limit."""
+    """A Config for the hot paths: the same names, durations in integer nanoseconds, None as -1 or the largest limit."""
 
     def __init__(self, config: Config) -> None:
         self.config: Config = config
@@ -69,7 +69,6 @@ class Policy:
         self.send_buffer: i64 = config.send_buffer
         self.max_memory: i64 = config.max_memory
         self.window_scaling: bool = config.window_scaling
-        # Not by a method: it would have to look whether each attribute from here on is set, ever after
         # Not by methods: they would have to look whether each attribute from here on is set, ever after
         self.first_receive_buffer: i64 = _first_receive_buffer(config)  # of a new connection
         self.receive_wscale: i64 = _wscale_for(config.receive_buffer or config.max_receive_buffer)

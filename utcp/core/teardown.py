@@ -63,8 +63,7 @@ def enter_time_wait(tcb: Tcb) -> None:
     )
     tcb.route.users += 1
     _finish(tcb, GRACEFUL, None)
-    if len(stack.time_wait) > stack.policy.max_time_wait:
-        evict_time_wait(stack, stack.policy.max_time_wait)
+    evict_time_wait(stack, stack.policy.max_time_wait)
 
 
 def evict_time_wait(stack: Stack, limit: i64) -> None:
